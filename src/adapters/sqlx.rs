@@ -288,7 +288,7 @@ impl Cleaner {
         let mut unanswered = unanswered.lock();
         let Ok(cleaned) = cleaned else {
             if let Some(before) = unanswered.replace(began) {
-                connector.silent_server().silent(before);
+                connector.silent_server().record_unanswered(before);
             }
             return Err(RetireReason::Unsettled);
         };

@@ -217,7 +217,7 @@ impl Driver {
             // The user has not configured this name, so the error also has the first one.
             first => format!("{address} (where {first} routed the login)"),
         };
-        attempt.turned_to(&server);
+        attempt.trying(&server);
         let link = Arc::new(Link::new(self.clock.clone()));
         let open = self.open(host, port, &server, link.clone(), attempt);
         let (socket, transport) = open.await?;
@@ -536,7 +536,7 @@ mod tests {
         let declined = Error::EncryptionDeclined { server: server() };
         let login = |error: tiberius::error::Error| Error::Login {
             server: server(),
-            source: LoginError::new(error, &[], &connect::Sent::default()),
+            source: LoginError::new(error, &[], &connect::SentTokens::default()),
         };
         for (error, known, outlook) in [
             (&broken, false, Outlook::MayRecover),

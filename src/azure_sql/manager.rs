@@ -160,9 +160,9 @@ impl Manager {
     fn note_silence(&self, link: &Link) {
         let limit = self.connector.config().command_timeout.unwrap_or(PROBE_TIMEOUT);
         match link.unanswered() {
-            None => self.silent.heard(link.heard()),
+            None => self.silent.record_received(link.heard()),
             Some((asked, waited)) if waited >= limit.min(PROBE_TIMEOUT) => {
-                self.silent.silent(asked);
+                self.silent.record_unanswered(asked);
             }
             Some(_) => {}
         }
@@ -245,7 +245,7 @@ impl Manager {
         // A connection with a transaction may still be rolling back, which says nothing about
         // others.
         if is_silent && connection.link.state().reset.is_none() {
-            self.silent.silent(began);
+            self.silent.record_unanswered(began);
         }
         if matches!(probed, Ok(Ok(true))) && connection.link.state().fault.is_none() {
             let at = self.connector.0.clock().monotonic();

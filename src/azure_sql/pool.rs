@@ -156,6 +156,6 @@ impl<M: deadpool::managed::Manager> Pooled for Object<M> {
 /// cleaned are closed.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();
-    pool.manager().state.end();
+    pool.manager().state.stop();
     connect::drained(pool).await;
 }

@@ -6,7 +6,7 @@ use super::{
     LoginRefused,
     error::{self, LOGIN_FAILED},
 };
-use crate::{connect::Sent, token::debug_as_text};
+use crate::{connect::SentTokens, token::debug_as_text};
 
 /// The server's error of a login. If there are several, this is the most useful one, and the next
 /// one is its [`source`](std::error::Error::source).
@@ -37,7 +37,7 @@ impl Error for ServerError {
 impl ServerError {
     /// Parses an error of a response (MS-TDS 2.2.7.10), from its number on. Returns `None` if it is
     /// truncated.
-    fn read(error: &[u8], sent: &Sent) -> Option<Self> {
+    fn read(error: &[u8], sent: &SentTokens) -> Option<Self> {
         let (code, error) = error.split_first_chunk()?;
         let ([state, _class, low, high], error) = error.split_first_chunk()?;
         let units = error.get(..2 * usize::from(u16::from_le_bytes([*low, *high])))?;
@@ -47,7 +47,7 @@ impl ServerError {
         Some(Self::new(u32::from_le_bytes(*code), *state, &message, sent))
     }
 
-    pub(crate) fn new(code: u32, state: u8, message: &str, sent: &Sent) -> Self {
+    pub(crate) fn new(code: u32, state: u8, message: &str, sent: &SentTokens) -> Self {
         Self { code, state, message: sent.excerpt(message), next: None }
     }
 
@@ -93,7 +93,7 @@ const MOST_ERRORS: usize = 8;
 
 /// Returns the same error, if its text is safe to be shown: the names in a certificate are text of
 /// its owner, who may have seen the tokens that were `sent`.
-pub(super) fn fit(error: rustls::Error, sent: &Sent) -> rustls::Error {
+pub(super) fn fit(error: rustls::Error, sent: &SentTokens) -> rustls::Error {
     match sent.excerpt_of(&error) {
         text if text == error.to_string() => error,
         text => rustls::Error::General(text),
@@ -115,7 +115,7 @@ pub enum LoginError {
 impl LoginError {
     /// Creates an error without any of the tokens that were `sent`. A routing stays as it is.
     /// `errors` are all errors of the server; the driver has the first one.
-    pub(super) fn new(error: DriverError, errors: &[Vec<u8>], sent: &Sent) -> Self {
+    pub(super) fn new(error: DriverError, errors: &[Vec<u8>], sent: &SentTokens) -> Self {
         let errors = errors.iter().filter_map(|error| ServerError::read(error, sent));
         if let Some(errors) = ServerError::all(errors) {
             return Self::Server(errors);

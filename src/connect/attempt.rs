@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{Sent, Stage, metrics::TARGET};
+use super::{SentTokens, Stage, metrics::TARGET};
 use crate::lock::Lock;
 
 /// A running connect: its deadline and its progress. Clones share both.
@@ -8,7 +8,7 @@ use crate::lock::Lock;
 pub(crate) struct Attempt<E> {
     progress: Arc<Lock<Progress<E>>>,
     /// The tokens that the connector has sent so far.
-    pub(crate) sent: Sent,
+    pub(crate) sent: SentTokens,
     /// When the connect started, on the monotonic clock.
     pub(super) began: Duration,
     limit: Duration,
@@ -32,7 +32,7 @@ pub(crate) struct Progress<E> {
 impl<E> Attempt<E> {
     pub(super) fn new(
         server: String,
-        sent: Sent,
+        sent: SentTokens,
         began: Duration,
         limit: Duration,
         known: bool,
@@ -60,7 +60,7 @@ impl<E> Attempt<E> {
     }
 
     /// Records that this server is tried next.
-    pub(crate) fn turned_to(&self, server: &str) {
+    pub(crate) fn trying(&self, server: &str) {
         server.clone_into(&mut self.progress.lock().server);
         self.reached(Stage::Resolve);
     }

@@ -34,7 +34,7 @@ pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;
 pub(crate) use retry::RetryPolicy;
-pub(crate) use sent::Sent;
+pub(crate) use sent::SentTokens;
 pub(crate) use setters::setters;
 pub(crate) use silent::{
     KEEPALIVE, KEEPALIVE_RETRIES, SilentServer, TCP_USER_TIMEOUT, keepalive_interval, socket_time,
@@ -122,7 +122,7 @@ pub(crate) struct Engine<D: Driver> {
     pub(crate) tokens: TokenCache,
     pub(crate) metrics: Arc<ConnectorMetrics>,
     /// The tokens that were sent.
-    pub(crate) sent: Sent,
+    pub(crate) sent: SentTokens,
     renewals: Renewals,
     refusals: Refusals<D::Refusal>,
     limit: Duration,
@@ -135,7 +135,7 @@ impl<D: Driver> Engine<D> {
             driver,
             tokens,
             metrics: Arc::new(ConnectorMetrics::new(database)),
-            sent: Sent::default(),
+            sent: SentTokens::default(),
             renewals: Renewals::default(),
             refusals: Refusals::new(),
             limit,
@@ -181,7 +181,7 @@ impl<D: Driver> Engine<D> {
     ) -> Result<D::Connection, D::Error> {
         let mut retries = Retries::new(self.driver.retry_policy());
         loop {
-            if let Err(refusal) = self.refusals.turn(&**self.clock(), attempt).await {
+            if let Err(refusal) = self.refusals.wait_for_turn(&**self.clock(), attempt).await {
                 self.metrics.damped();
                 return Err(self.driver.repeat(refusal).await);
             }

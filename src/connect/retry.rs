@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::Outlook;
 
 /// With less time than this left, another login cannot complete.
-pub(super) const TOO_LITTLE: Duration = Duration::from_secs(1);
+pub(super) const MIN_LOGIN_TIME: Duration = Duration::from_secs(1);
 
 /// How often an error that may be permanent is retried if the server has not accepted a login
 /// before.
@@ -59,7 +59,7 @@ impl Retries {
             Some(count) => self.retried >= count,
             None => in_doubt && self.in_doubt >= RETRIES_IN_DOUBT,
         };
-        if outlook < Outlook::MayRecover || left < TOO_LITTLE || enough {
+        if outlook < Outlook::MayRecover || left < MIN_LOGIN_TIME || enough {
             return None;
         }
         let pause = first.saturating_mul(1 << self.retried.min(10)).min(longest);

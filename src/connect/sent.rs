@@ -9,12 +9,12 @@ use crate::{
 /// The last [`KEPT`] tokens that were sent to servers, because a server may repeat them in its
 /// texts. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sent(Arc<Lock<VecDeque<Token>>>);
+pub(crate) struct SentTokens(Arc<Lock<VecDeque<Token>>>);
 
 /// Tokens are renewed at most every 5 minutes, and expire within a day, usually within an hour.
 const KEPT: usize = 16;
 
-impl Sent {
+impl SentTokens {
     /// Records a token that the next login sends.
     pub(super) fn add(&self, token: &Token) {
         let mut tokens = self.0.lock();
@@ -52,7 +52,7 @@ mod tests {
     fn excerpts_never_contain_tokens_that_were_sent() {
         let token = |secret: &str| Token::new(secret.repeat(16), SystemTime::UNIX_EPOCH);
         let (first, second) = (token("a"), token("b"));
-        let sent = Sent::default();
+        let sent = SentTokens::default();
         for token in [&first, &second, &first] {
             sent.add(token);
         }

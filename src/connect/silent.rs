@@ -30,28 +30,28 @@ pub(crate) struct SilentServer(Lock<Times>);
 #[derive(Debug, Default)]
 struct Times {
     /// When something was last received from the server, if recorded.
-    heard: Option<Duration>,
+    last_received: Option<Duration>,
     /// Checkouts do not wait for connections on which nothing was received after this time.
     silent_since: Option<Duration>,
 }
 
 impl SilentServer {
     /// Whether a connection on which something was last received at this time counts as silent.
-    pub(crate) fn includes(&self, last_heard: Duration) -> bool {
-        self.0.lock().silent_since.is_some_and(|since| last_heard < since)
+    pub(crate) fn includes(&self, last_received: Duration) -> bool {
+        self.0.lock().silent_since.is_some_and(|since| last_received < since)
     }
 
     /// Records that something was received from the server at this time.
-    pub(crate) fn heard(&self, at: Duration) {
+    pub(crate) fn record_received(&self, at: Duration) {
         let mut times = self.0.lock();
-        times.heard = times.heard.max(Some(at));
+        times.last_received = times.last_received.max(Some(at));
     }
 
     /// Records that a request, sent at this time, was not answered, and that no other cause is
     /// known. Has no effect if something was received from the server later.
-    pub(crate) fn silent(&self, sent: Duration) {
+    pub(crate) fn record_unanswered(&self, sent: Duration) {
         let mut times = self.0.lock();
-        if times.heard <= Some(sent) {
+        if times.last_received <= Some(sent) {
             times.silent_since = times.silent_since.max(Some(sent));
         }
     }
@@ -66,16 +66,16 @@ mod tests {
         let at = Duration::from_secs;
         let server = SilentServer::default();
         assert!(!server.includes(at(9)));
-        server.silent(at(10));
-        let included = || [9, 10].map(|heard| server.includes(at(heard)));
+        server.record_unanswered(at(10));
+        let included = || [9, 10].map(|received| server.includes(at(received)));
         assert_eq!(included(), [true, false]);
         // Something was received after these requests, or the server was already silent before
         // them.
-        server.heard(at(20));
-        server.silent(at(19));
-        server.silent(at(5));
+        server.record_received(at(20));
+        server.record_unanswered(at(19));
+        server.record_unanswered(at(5));
         assert_eq!(included(), [true, false]);
-        server.silent(at(21));
+        server.record_unanswered(at(21));
         assert!(server.includes(at(20)));
     }
 }

@@ -150,7 +150,7 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
         match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
             Ok(Ok(())) => {
                 if let Some(link) = link {
-                    connector.silent_server().heard(link.state().heard);
+                    connector.silent_server().record_received(link.state().heard);
                     link.took(connector.clock().monotonic().saturating_sub(began));
                 }
                 Ok(())
@@ -165,7 +165,7 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
                 // A request of the borrower may have been sent only now. Rolling back a large
                 // transaction takes time.
                 if link.is_some_and(|link| link.state().unanswered == 1) && !may_roll_back {
-                    connector.silent_server().silent(began);
+                    connector.silent_server().record_unanswered(began);
                 }
                 Err(RetireReason::Unsettled)
             }

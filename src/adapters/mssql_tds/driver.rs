@@ -29,7 +29,7 @@ pub(super) async fn log_in(
     attempt: &Attempt<Error>,
 ) -> Result<Connection, Error> {
     let server = driver.config.server();
-    attempt.turned_to(&server);
+    attempt.trying(&server);
     // The driver resolves the name again, but does not report why a name has no address.
     let resolved = lookup_host((driver.config.host.as_str(), driver.config.port)).await.map(drop);
     resolved.map_err(|source| Error::Resolve { server: server.clone(), source })?;

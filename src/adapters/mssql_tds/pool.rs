@@ -156,12 +156,12 @@ impl Manager {
             None if connection.is_used() => return Err(RetireReason::Unsettled),
             // The only explanation is a silent server.
             None => {
-                self.silent.silent(began);
+                self.silent.record_unanswered(began);
                 return Err(RetireReason::Recycling);
             }
         }
         let now = self.now();
-        self.silent.heard(now);
+        self.silent.record_received(now);
         connection.times.heard = now;
         connection.cleaned = Cleaned { at: now, requests: connection.uses };
         Ok(())
