@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{ConnectorMetrics, Driver, Engine, flights::LoginTasks, pool::fill};
 use crate::{single_task::SingleTask, token::TokenCache};
 
-/// The state of one pool, owned by its manager. `C` is the result of a login.
+/// The state of one pool. Its manager owns it. `C` is the result of a login.
 pub(crate) struct PoolState<M: Manager, C> {
     /// Set once the pool is built.
     pub(super) pool: Arc<OnceLock<WeakPool<M>>>,
@@ -22,15 +22,15 @@ pub(crate) struct PoolState<M: Manager, C> {
     tokens: TokenCache,
     metrics: Arc<ConnectorMetrics>,
     maintaining: SingleTask,
-    /// Notified or dropped when the pool closes, which stops the maintenance.
+    /// Notified or dropped when the pool closes. This stops the maintenance.
     pub(crate) alive: watch::Sender<()>,
 }
 
-/// How often the pool is maintain_until_closed.
+/// How often the pool is maintained.
 const MAINTAIN_EVERY: Duration = Duration::from_millis(500);
 
-/// How often connections are opened to reach the minimum size: connects may fail, and connections
-/// may be short-lived.
+/// The minimum time between two attempts to reach the minimum size, because connects may fail and
+/// connections may be short-lived.
 const FILL_EVERY: Duration = Duration::from_secs(30);
 
 impl<M, C> PoolState<M, C>
@@ -67,9 +67,9 @@ where
     }
 
     /// Starts the task that maintains the pool, unless it is already running or the pool was not
-    /// built. The task closes unfit idle connections, keeps the minimum size and refreshes the
-    /// token. It runs in the caller's runtime and stops when the pool closes. `is_fit` returns
-    /// whether an idle connection may be used again, without a request to the server.
+    /// built. The task closes idle connections that are not fit, keeps the minimum size and
+    /// refreshes the token. It runs in the caller's runtime and stops when the pool closes.
+    /// `is_fit` returns whether an idle connection may be used again, and sends nothing.
     pub(crate) fn maintain<F>(&self, min_size: usize, is_fit: F)
     where
         M: Manager<Type: Send, Error: Error>,
@@ -80,8 +80,7 @@ where
         let mut alive = self.alive.subscribe();
         let logins = Arc::downgrade(&self.logins);
         let tokens = self.tokens.clone();
-        let maintaining =
-            maintain_until_closed(pool.weak(), tokens, min_size, is_fit, logins.clone());
+        let maintaining = maintain(pool.weak(), tokens, min_size, is_fit, logins.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = maintaining => {}
@@ -104,7 +103,7 @@ where
 }
 
 /// Maintains the pool until it is closed or dropped.
-async fn maintain_until_closed<M, C, F>(
+async fn maintain<M, C, F>(
     pool: WeakPool<M>,
     tokens: TokenCache,
     min_size: usize,
@@ -115,8 +114,8 @@ async fn maintain_until_closed<M, C, F>(
     C: Send + 'static,
     F: Fn(&M, &M::Type, &Metrics) -> bool,
 {
-    // In the background, because connecting takes time and maintenance must go on. Dropped, and so
-    // cancelled, with this future.
+    // A separate task, because connecting takes time and maintenance must continue. Dropping this
+    // future cancels the task.
     let mut filling = JoinSet::new();
     let mut next_filling = Duration::ZERO;
     loop {

@@ -8,7 +8,7 @@ use crate::{
     lock::Lock,
 };
 
-/// How long a refusal also answers the connector's other logins.
+/// How long the connector returns a refusal for other logins, and the time between two turns.
 const REFUSAL_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The refused logins of one connector. While logins are refused, further attempts would also fail,
@@ -18,7 +18,7 @@ const REFUSAL_LIFETIME: Duration = Duration::from_secs(1);
 /// started, until one succeeds. If the server accepted this identity before (see
 /// [`Driver::patience`](super::Driver::patience)), logins wait for their turn instead of failing,
 /// until the deadline of the connect that was refused first.
-// A turn is a point in time and not a lock: its owner may hang, or its runtime may not be driven.
+// A turn is a time span and not a lock, because its owner may hang or may not be polled.
 #[derive(Debug)]
 pub(super) struct Refusals<R> {
     state: Lock<State<R>>,
@@ -40,7 +40,7 @@ struct Refusal<R> {
     answer: R,
     valid_until: Duration,
     patient_until: Duration,
-    /// Another login has its turn until this time.
+    /// The end of the turn of the login that was started last.
     turn_until: Duration,
 }
 
@@ -50,12 +50,8 @@ impl<R: Clone> Refusals<R> {
         Self { state, decided: Notify::new() }
     }
 
-    /// Waits until a login may start. Returns the refusal if it answers this login instead.
-    pub(super) async fn wait_for_turn<E>(
-        &self,
-        clock: &dyn Clock,
-        attempt: &Attempt<E>,
-    ) -> Result<(), R> {
+    /// Waits until a login may start. Returns the last refusal if the login must fail with it.
+    pub(super) async fn turn<E>(&self, clock: &dyn Clock, attempt: &Attempt<E>) -> Result<(), R> {
         loop {
             let decided = self.decided.notified();
             let now = clock.monotonic();

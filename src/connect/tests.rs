@@ -86,7 +86,7 @@ struct Server {
     /// The times at which logins were refused.
     refusals: Mutex<VecDeque<Duration>>,
     patience: Duration,
-    /// Logins are not answered.
+    /// Whether logins get no response.
     hangs: AtomicBool,
 }
 
@@ -158,7 +158,7 @@ struct Setup {
     engine: Arc<Engine<Arc<Server>>>,
 }
 
-/// A server that accepts tokens above the number.
+/// Creates an engine and a server that accepts tokens above `accepts_above`.
 fn setup(accepts_above: usize, repeats: bool, patience: Duration) -> Setup {
     let clock = ManualClock::new();
     let (requests, accepts_above) = (AtomicUsize::new(0), Mutex::new(accepts_above));
@@ -177,12 +177,12 @@ fn setup(accepts_above: usize, repeats: bool, patience: Duration) -> Setup {
 type Connecting = JoinHandle<(Duration, Result<usize, Error>)>;
 
 impl Setup {
-    /// From now on, accepts tokens above this one.
+    /// Makes the server accept tokens above this number.
     fn accept_above(&self, number: usize) {
         *self.server.accepts_above.lock().unwrap() = number;
     }
 
-    /// Connects in the background; returns when the connect finished, and its result.
+    /// Connects in a task, which returns when the connect finished, and its result.
     fn connecting(&self) -> Connecting {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         tokio::spawn(async move {
@@ -232,12 +232,12 @@ impl Setup {
 #[tokio::test]
 async fn logins_of_a_missing_role_are_refused_at_most_twice_a_second_and_succeed_soon_after_the_repair()
  {
-    // A missing role, and a principal that was created again: an older token does not help then.
+    // A missing role, and a principal that was recreated, for which older tokens stay refused.
     for recreated in [false, true] {
         for outage in [5 * S, 600 * S] {
             let setup = setup(usize::MAX, false, Duration::ZERO);
             let callers = setup.retrying_callers(50);
-            // The logins that started together.
+            // All callers log in at once before the first refusal.
             setup.pass(S).await;
             assert!(setup.refused() <= 100, "{}", setup.refused());
             let first = setup.refused();
@@ -270,7 +270,7 @@ async fn refused_logins_wait_if_the_server_accepted_the_identity_before() {
         let first = setup.connecting();
         setup.pass(S).await;
         first.await.unwrap().1.unwrap();
-        // As when Azure moves the database.
+        // Azure refuses logins like this while it moves a database.
         setup.accept_above(usize::MAX);
         let connecting: Vec<_> = (0..callers).map(|_| setup.connecting()).collect();
         setup.pass(20 * S).await;
@@ -332,7 +332,7 @@ async fn a_hanging_login_after_a_refusal_delays_others_for_a_second() {
         setup.pass(2 * S).await;
         let hanging = setup.connecting();
         setup.pass(100 * MS).await;
-        // The server accepts logins again, but this login gets no answer.
+        // The server accepts logins again, but the hanging login still gets no response.
         setup.server.hangs.store(false, SeqCst);
         setup.accept_above(0);
         let others: Vec<_> = (0..20).map(|_| setup.connecting()).collect();
