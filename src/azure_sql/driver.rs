@@ -20,7 +20,7 @@ use super::{
     error::CANNOT_OPEN_DATABASE,
     link::Link,
     returned::Cleaned,
-    server_error::fit,
+    server_error::redacted,
 };
 use crate::{
     Cloud,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How often a login follows the server's routing, as in SqlClient.
-const MOST_ROUTINGS: usize = 10;
+const MAX_ROUTINGS: usize = 10;
 
 /// Makes one login, with tiberius or another driver.
 pub(crate) type LogIn<C> =
@@ -150,7 +150,7 @@ impl Driver {
     ) -> Result<Connection, Error> {
         let config = &self.config;
         let (mut name, mut port) = (config.host.clone(), config.port);
-        for _ in 0..=MOST_ROUTINGS {
+        for _ in 0..=MAX_ROUTINGS {
             match Box::pin(self.log_in_at(&name, port, token, attempt)).await {
                 Err(Error::Login {
                     source:
@@ -222,7 +222,7 @@ impl Driver {
         let open = self.open(host, port, &server, link.clone(), attempt);
         let (socket, transport) = open.await?;
         attempt.reached(Stage::Login);
-        let (tls, cipher) = transport.tls_in_words();
+        let (tls, cipher) = transport.tls_description();
         tracing::debug!(server, tls, cipher, "logging in over TLS");
 
         let mut driver = tiberius::Config::new();
@@ -321,7 +321,7 @@ impl Driver {
             Ok(source) => Error::Tls {
                 server: server(),
                 name: name.to_string(),
-                source: fit(source, &attempt.sent),
+                source: redacted(source, &attempt.sent),
             },
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 unexpected(error.to_string())

@@ -135,7 +135,7 @@ impl Manager {
         let config = self.connector.config();
         let fast = config.recycling == Recycling::Fast;
         if fast {
-            self.note_silence(&connection.link);
+            self.record_silence(&connection.link);
         }
         if let Some(reason) = self.unfit(connection) {
             self.retire(connection, reason);
@@ -157,10 +157,10 @@ impl Manager {
     /// received for `Command Timeout` or 5 s, whichever is shorter. A query that takes as long
     /// cannot be distinguished, unless something was received on another connection in the
     /// meantime.
-    fn note_silence(&self, link: &Link) {
+    fn record_silence(&self, link: &Link) {
         let limit = self.connector.config().command_timeout.unwrap_or(PROBE_TIMEOUT);
         match link.unanswered() {
-            None => self.silent.record_received(link.heard()),
+            None => self.silent.record_received(link.last_received()),
             Some((asked, waited)) if waited >= limit.min(PROBE_TIMEOUT) => {
                 self.silent.record_unanswered(asked);
             }
@@ -186,7 +186,7 @@ impl Manager {
         }
         let times = Times {
             created: connection.created,
-            heard: connection.link.heard(),
+            last_received: connection.link.last_received(),
             token_expires_on: connection.token_expires_on,
             jitter: connection.jitter,
         };
@@ -216,7 +216,7 @@ impl Manager {
     }
 
     pub(super) async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
-        connection.link.readmit();
+        connection.link.accept_requests();
         connection.link.state().reset = Some(ResetRule::OutsideTransaction);
         let cleaning = async {
             self.verify(connection).await?;
@@ -292,7 +292,7 @@ impl Manager {
 /// The times of a connection, on the monotonic clock.
 pub(crate) struct Times {
     pub(crate) created: Duration,
-    pub(crate) heard: Duration,
+    pub(crate) last_received: Duration,
     /// On the wall clock.
     pub(crate) token_expires_on: SystemTime,
     /// From 0 to 1, so that the connections of a pool do not expire together.
@@ -308,12 +308,12 @@ impl<C: Send + 'static> Engine<Driver<C>> {
         if config.max_lifetime.is_some_and(|limit| age >= jittered(limit, times.jitter)) {
             return Some(RetireReason::Age);
         }
-        if config.idle_timeout.is_some_and(|limit| since(times.heard) >= limit) {
+        if config.idle_timeout.is_some_and(|limit| since(times.last_received) >= limit) {
             return Some(RetireReason::Idle);
         }
         // After one connection did not respond, do not wait in turn for others on which nothing was
         // received since.
-        if silent.includes(times.heard) {
+        if silent.includes(times.last_received) {
             return Some(RetireReason::Silent);
         }
         let margin = TOKEN_MARGIN.mul_f64(1.0 - 0.5 * times.jitter);

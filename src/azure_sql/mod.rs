@@ -64,7 +64,7 @@ pub(crate) use self::{
     driver::{Driver, LogIn, quietly},
     error::is_transient_code,
     manager::{PROBE, PROBE_TIMEOUT, Times},
-    pool::lends,
+    pool::impl_pooled_connection,
     returned::{Cleaned, Pooled, Returned, Unclean, decide},
 };
 use crate::{

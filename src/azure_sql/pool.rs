@@ -11,18 +11,18 @@ use crate::connect;
 
 /// Defines a pooled connection as an `Option<Object<Manager>>`: it dereferences to the connection,
 /// and when it is dropped, the manager decides about the connection.
-macro_rules! lends {
+macro_rules! impl_pooled_connection {
     ($pooled:ident, $manager:ident, $connection:ident) => {
         impl $pooled {
             fn object(&self) -> &Object<$manager> {
                 match &self.0 {
                     Some(object) => object,
-                    None => gone(),
+                    None => already_taken(),
                 }
             }
         }
 
-        fn gone() -> ! {
+        fn already_taken() -> ! {
             unreachable!("the object is taken only when a pooled connection is dropped or taken")
         }
 
@@ -83,14 +83,14 @@ macro_rules! lends {
             fn deref_mut(&mut self) -> &mut $connection {
                 match &mut self.0 {
                     Some(object) => object,
-                    None => gone(),
+                    None => already_taken(),
                 }
             }
         }
     };
 }
 #[cfg(feature = "unstable-mssql-tds")]
-pub(crate) use lends;
+pub(crate) use impl_pooled_connection;
 
 /// A deadpool pool of Azure SQL connections.
 ///
@@ -123,10 +123,10 @@ impl PooledConnection {
         match this.0.take() {
             Some(object) => {
                 let connection = Object::take(object);
-                connection.link.readmit();
+                connection.link.accept_requests();
                 connection
             }
-            None => gone(),
+            None => already_taken(),
         }
     }
 
@@ -142,7 +142,7 @@ impl PooledConnection {
     }
 }
 
-lends!(PooledConnection, Manager, Connection);
+impl_pooled_connection!(PooledConnection, Manager, Connection);
 
 impl<M: deadpool::managed::Manager> Pooled for Object<M> {
     fn discard(self) {

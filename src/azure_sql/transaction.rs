@@ -120,7 +120,7 @@ impl<'a> Transaction<'a> {
     ///
     /// The server's error, or an error of the connection.
     pub async fn rollback(mut self) -> tiberius::Result<()> {
-        self.connection.link.readmit();
+        self.connection.link.accept_requests();
         if self.depth == 0 {
             // An error may already have ended the transaction on the server.
             self.end("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
@@ -169,7 +169,7 @@ impl<'a> Transaction<'a> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.connection.link.abandon();
+            self.connection.link.refuse_requests();
         }
     }
 }

@@ -18,8 +18,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::Connector;
 use crate::{
     azure_sql::{
-        Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide, lends,
-        quietly,
+        Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide,
+        impl_pooled_connection, quietly,
     },
     clock,
     connect::{PoolState, RetireReason, SilentServer},
@@ -37,11 +37,11 @@ pub struct Connection {
 
 impl Connection {
     pub(super) fn new(client: TdsClient, now: Duration, token_expires_on: SystemTime) -> Self {
-        let (created, heard, jitter) = (now, now, fastrand::f64());
+        let (created, last_received, jitter) = (now, now, fastrand::f64());
         Self {
             client: Box::new(client),
             uses: 0,
-            times: Times { created, heard, token_expires_on, jitter },
+            times: Times { created, last_received, token_expires_on, jitter },
             cleaned: Cleaned { at: now, requests: 0 },
         }
     }
@@ -125,7 +125,7 @@ impl Manager {
     /// Returns the action for a returned connection.
     fn returned(&self, connection: &mut Connection, may_clean: bool) -> Returned {
         if connection.is_used() {
-            connection.times.heard = self.now();
+            connection.times.last_received = self.now();
         }
         if let Some(reason) = self.unfit(connection) {
             self.retire(connection, reason);
@@ -162,7 +162,7 @@ impl Manager {
         }
         let now = self.now();
         self.silent.record_received(now);
-        connection.times.heard = now;
+        connection.times.last_received = now;
         connection.cleaned = Cleaned { at: now, requests: connection.uses };
         Ok(())
     }
@@ -242,8 +242,8 @@ impl PooledConnection {
     /// Removes the connection from its pool permanently.
     #[must_use]
     pub fn take(mut this: Self) -> Connection {
-        this.0.take().map_or_else(|| gone(), Object::take)
+        this.0.take().map_or_else(|| already_taken(), Object::take)
     }
 }
 
-lends!(PooledConnection, Manager, Connection);
+impl_pooled_connection!(PooledConnection, Manager, Connection);

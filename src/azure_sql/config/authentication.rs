@@ -82,7 +82,7 @@ pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
 }
 
 /// Returns whether a client ID selects an identity of this kind.
-pub(super) fn takes_client_id(authentication: Member) -> bool {
+pub(super) fn accepts_client_id(authentication: Member) -> bool {
     !matches!(authentication, Environment | AzureCli | AzureDeveloperCli | AzurePipelines)
 }
 

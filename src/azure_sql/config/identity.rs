@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
-use super::{ConfigError, authentication::takes_client_id, keywords::Setting, read::Written};
+use super::{ConfigError, authentication::accepts_client_id, keywords::Setting, read::Written};
 use crate::{
     Cloud,
     credential::{self, DefaultCredential, ManagedIdentity, Member, UserAssignedId},
@@ -56,7 +56,7 @@ impl NamedIdentity {
                 "is for Authentication=Active Directory Service Principal only",
             ));
         }
-        if client_id.is_some() && authentication.is_some_and(|it| !takes_client_id(it)) {
+        if client_id.is_some() && authentication.is_some_and(|it| !accepts_client_id(it)) {
             return Err(written.refuse(
                 Setting::UserId,
                 "has no effect with this Authentication, which selects the identity: remove it",

@@ -58,10 +58,10 @@ mod tests {
             ("h;a=C:\\x/y;b='q'", &[server, ("a", "C:\\x/y"), ("b", "'q'")]),
             ("h;databaseName=Bücher", &[server, ("databaseName", "Bücher")]),
         ];
-        for (behind, expected) in cases {
-            let read = pairs(behind).unwrap();
+        for (rest, expected) in cases {
+            let read = pairs(rest).unwrap();
             let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            assert_eq!(read, *expected, "{behind}");
+            assert_eq!(read, *expected, "{rest}");
         }
     }
 

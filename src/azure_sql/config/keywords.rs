@@ -45,7 +45,7 @@ impl Setting {
     }
 
     /// Returns the description of the accepted values.
-    pub(super) fn takes(self) -> &'static str {
+    pub(super) fn accepted_values(self) -> &'static str {
         SETTINGS[self as usize].2
     }
 }

@@ -53,7 +53,7 @@ impl Written {
     }
 
     pub(super) fn wrong(&self, setting: Setting) -> ConfigError {
-        self.refuse(setting, setting.takes())
+        self.refuse(setting, setting.accepted_values())
     }
 
     pub(super) fn refuse(&self, setting: Setting, problem: &str) -> ConfigError {

@@ -76,10 +76,10 @@ mod tests {
             ("", &[]),
             ("/db", &[("Database", "db")]),
         ];
-        for (behind, expected) in cases {
-            let read = pairs(behind).unwrap();
+        for (rest, expected) in cases {
+            let read = pairs(rest).unwrap();
             let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            assert_eq!(read, *expected, "{behind}");
+            assert_eq!(read, *expected, "{rest}");
         }
     }
 
