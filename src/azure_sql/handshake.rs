@@ -49,9 +49,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Ends the handshake: from now on, writes are without packets. Reads parse packets until a byte
-    /// arrives that does not start a packet, because a server may send the session tickets of TLS
-    /// 1.3 in packets.
+    /// Ends the handshake: from now on, writes are without packets. Reads parse packets until a
+    /// byte arrives that does not start a packet, because a server may send the session tickets of
+    /// TLS 1.3 in packets.
     pub(super) fn end_handshake(&mut self) {
         self.writes_packets = false;
     }
