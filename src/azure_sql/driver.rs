@@ -183,8 +183,8 @@ impl Driver {
         })
     }
 
-    /// Whether a login may be routed to this host: hosts of the same cloud and configured hosts. If
-    /// the configured server does not belong to a cloud (an emulator, a proxy), only the same host.
+    /// Whether a login may be routed to this host: a host of the server's cloud, or a configured
+    /// host. A server outside of the clouds (an emulator, a proxy) may only route to its own host.
     fn may_route(&self, to: &str) -> bool {
         let config = &self.config;
         let within_cloud = match Cloud::of_routed_host(&config.host) {

@@ -81,8 +81,8 @@ impl Config {
         command_timeout(limit: impl Into<Option<Duration>>)
             => command_timeout = clock::limit(limit);
 
-        /// How often a login that failed with a transient error is retried, at most 255 times
-        /// (`ConnectRetryCount`). Default: as [`Config`] describes.
+        /// How often a failed login may be retried, at most 255 times (`ConnectRetryCount`).
+        /// Default: as [`Connector::connect`](crate::azure_sql::Connector::connect) describes.
         retry_count(count: u32) => retry_count = Some(count);
 
         /// The pause before each of these retries, from 1 s to 60 s (`ConnectRetryInterval`).
