@@ -1,5 +1,5 @@
 //! Filters text from peers (messages of database servers, response bodies, the standard error of a
-//! command) for errors and logs. The result is one short line without secrets.
+//! command) for use in errors and logs. The result is one short line without secrets.
 
 use std::collections::HashSet;
 
@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 /// The maximum number of characters in an excerpt.
 const LIMIT: usize = 400;
 
-/// The number of bytes of the text that are examined. An Entra token fits into this.
+/// The maximum number of bytes of a text that are examined. An Entra token is shorter.
 const EXAMINED: usize = 16 * 1024;
 
-/// Every sequence of this many characters of a secret is removed, even with white space between
-/// them.
+/// The shortest part of a secret that is removed, in characters, ignoring white space. A shorter
+/// secret is removed as a whole.
 const PART: usize = 16;
 
 const REDACTED: &str = "[redacted]";
@@ -21,7 +21,7 @@ const REDACTED: &str = "[redacted]";
 /// others are displayed. Also removes parts of the `secrets`, and any text that looks like a JWT,
 /// because a peer may echo the token that it received.
 pub(crate) fn excerpt<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
-    let (text, is_cut) = start(text);
+    let (text, is_cut) = first_part(text);
     let line = line(text, secrets);
     match line.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -43,10 +43,10 @@ pub(crate) fn excerpt_of_end<'a>(text: &str, secrets: impl IntoIterator<Item = &
 
 /// Returns the whole text on one line, without secrets.
 fn line<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
-    let (seen, gaps) = seen(text);
-    let hidden = hidden(&seen, &gaps, secrets);
+    let (visible, gaps) = visible(text);
+    let hidden = hidden(&visible, &gaps, secrets);
     let mut line = String::new();
-    for (at, c) in seen.iter().enumerate() {
+    for (at, c) in visible.iter().enumerate() {
         let is_continued = at > 0 && hidden[at] && hidden[at - 1];
         if is_continued {
             continue;
@@ -71,44 +71,44 @@ pub(crate) fn excerpt_of<'a>(
     excerpt(&crate::token::with_causes(error), secrets)
 }
 
-/// Returns our own text, which contains names from peers, on one line and without invisible
-/// characters. Its length is not limited.
+/// Returns this crate's own text, which contains names from peers, on one line and without
+/// invisible characters. Its length is not limited.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn printable(text: &str) -> String {
-    let seen: String = text.chars().filter(|c| !is_format(*c)).collect();
-    seen.split(is_gap).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    let visible: String = text.chars().filter(|c| !is_format(*c)).collect();
+    visible.split(is_gap).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-fn start(text: &str) -> (&str, bool) {
+fn first_part(text: &str) -> (&str, bool) {
     let end = (0..=text.len().min(EXAMINED)).rev().find(|end| text.is_char_boundary(*end));
     let end = end.unwrap_or_default();
     (&text[..end], end < text.len())
 }
 
-/// Returns the visible characters, and for each whether white space precedes it. The buffer does
-/// not grow, because it may contain a secret.
-fn seen(text: &str) -> (Zeroizing<Vec<char>>, Vec<bool>) {
-    let mut seen = Zeroizing::new(Vec::with_capacity(text.len()));
+/// Returns the visible characters, and for each whether white space precedes it. The buffer is
+/// allocated once: growing it would leave a copy in memory, and the text may contain a secret.
+fn visible(text: &str) -> (Zeroizing<Vec<char>>, Vec<bool>) {
+    let mut visible = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut gaps = Vec::with_capacity(text.len());
     let mut gap = false;
     for c in text.chars().filter(|c| !is_format(*c)) {
         if is_gap(c) {
             gap = true;
         } else {
-            seen.push(c);
+            visible.push(c);
             gaps.push(std::mem::take(&mut gap));
         }
     }
-    (seen, gaps)
+    (visible, gaps)
 }
 
-/// White space and control characters.
+/// Whether this is white space or a control character.
 fn is_gap(c: char) -> bool {
     c.is_whitespace() || c.is_control()
 }
 
-/// Characters that are invisible or change the direction of others: Unicode's category Cf (without
-/// the signs of Arabic numbers), variation selectors, and letters that look like blanks.
+/// Whether this character is invisible or changes the direction of others: Unicode's category Cf
+/// (without the signs of Arabic numbers), variation selectors, and letters that look like blanks.
 fn is_format(c: char) -> bool {
     matches!(
         c,
@@ -123,42 +123,42 @@ fn is_format(c: char) -> bool {
 
 /// Returns for each character whether it must be hidden.
 fn hidden<'a>(
-    seen: &[char],
+    visible: &[char],
     gaps: &[bool],
     secrets: impl IntoIterator<Item = &'a str>,
 ) -> Vec<bool> {
-    let mut hidden = vec![false; seen.len()];
+    let mut hidden = vec![false; visible.len()];
     for secret in secrets {
-        let (secret, _) = self::seen(secret);
+        let (secret, _) = self::visible(secret);
         let part = secret.len().min(PART);
         if part == 0 {
             continue;
         }
         let parts: HashSet<&[char]> = secret.windows(part).collect();
-        for (at, window) in seen.windows(part).enumerate() {
+        for (at, window) in visible.windows(part).enumerate() {
             if parts.contains(window) {
                 hidden[at..at + part].fill(true);
             }
         }
     }
     // A JWT's header is JSON, and `{"` in base64 is `eyJ`.
-    let of_token = |from: usize| {
-        let rest = seen.iter().zip(gaps).skip(from).enumerate();
+    let token_length = |from: usize| {
+        let rest = visible.iter().zip(gaps).skip(from).enumerate();
         rest.take_while(|(at, (c, gap))| {
             (*at == 0 || !**gap) && (c.is_ascii_alphanumeric() || "-_.".contains(**c))
         })
         .count()
     };
     let mut at = 0;
-    while at + 3 <= seen.len() {
+    while at + 3 <= visible.len() {
         let broken = gaps[at + 1] || gaps[at + 2];
-        if seen[at..at + 3] != ['e', 'y', 'J'] || (broken && of_token(at + 2) < PART) {
+        if visible[at..at + 3] != ['e', 'y', 'J'] || (broken && token_length(at + 2) < PART) {
             at += 1;
             continue;
         }
-        // To the end of the word, and further if the token continues on another line.
+        // Hides up to the end of the word, and further if the token continues on another line.
         let begun = at + 3;
-        while at < seen.len() && (at < begun || !gaps[at] || of_token(at) >= PART) {
+        while at < visible.len() && (at < begun || !gaps[at] || token_length(at) >= PART) {
             hidden[at] = true;
             at += 1;
         }

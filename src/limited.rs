@@ -19,21 +19,21 @@ use tokio::{
 
 /// The maximum number of bytes read before the task yields. tokio's budget alone allows megabytes,
 /// which may be hundreds of thousands of messages, and a time limit would wait for all of them.
-const TURN: usize = 64 * 1024;
+const MAX_BEFORE_YIELD: usize = 64 * 1024;
 
 /// How many bytes the peer may still send. Clones share the count.
 #[derive(Debug, Clone)]
 pub(crate) struct Allowance(Arc<AtomicU64>);
 
 impl Allowance {
-    /// The allowance for a TLS handshake (rustls accepts messages of 64 KB) and the whole response
-    /// to a login or to a token request. Drivers keep most of it in memory.
+    /// The allowance for a TLS handshake (rustls accepts messages of 64 KB) and the response to a
+    /// login or to a token request: 192 KB. Drivers keep most of it in memory.
     pub(crate) fn for_login() -> Self {
         Self(Arc::new(AtomicU64::new(192 * 1024)))
     }
 
-    /// Restricts the allowance to that for the response to a health check or a reset, which has
-    /// some hundred bytes.
+    /// Restricts the allowance to 64 KB, for the response to a health check or a reset. Usual
+    /// responses have some hundred bytes.
     pub(crate) fn restrict(&self) {
         self.0.store(64 * 1024, Relaxed);
     }
@@ -43,24 +43,24 @@ impl Allowance {
         self.0.store(u64::MAX, Relaxed);
     }
 
-    /// Whether the peer has sent more than allowed.
+    /// Whether the peer has used up the allowance. The read that used it up has failed.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.0.load(Relaxed) == 0
     }
 }
 
-/// A stream that reads at most an [`Allowance`].
+/// A stream whose reads fail when the peer has used up its [`Allowance`].
 #[derive(Debug)]
 pub(crate) struct Limited<S> {
     stream: S,
     allowance: Allowance,
     /// The number of bytes read since the task last yielded.
-    turn: usize,
+    since_yield: usize,
 }
 
 impl<S> Limited<S> {
     pub(crate) fn new(stream: S, allowance: Allowance) -> Self {
-        Self { stream, allowance, turn: 0 }
+        Self { stream, allowance, since_yield: 0 }
     }
 }
 
@@ -70,16 +70,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn >= TURN {
-            self.turn = 0;
-            // Wakes the task after all other tasks and the runtime's timers. On a runtime with one
-            // thread, a plain wake would starve them.
+        if self.since_yield >= MAX_BEFORE_YIELD {
+            self.since_yield = 0;
+            // Wakes the task after the other tasks and the runtime's timers have run. On a runtime
+            // with one thread, a plain wake would starve them.
             return pin!(yield_now()).poll(cx).map(Ok);
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let count = buffer.filled().len() - before;
-        self.turn += count;
+        self.since_yield += count;
         let spend = |left: u64| Some(left.saturating_sub(count as u64));
         let before = self.allowance.0.fetch_update(Relaxed, Relaxed, spend);
         if before.is_ok_and(|before| before <= count as u64) {

@@ -1,8 +1,8 @@
-//! A mutex for state that is consistent between any two statements.
+//! A mutex for state that is consistent after each statement, even if the next one panics.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A mutex that a panic of its holder does not poison.
+/// A mutex that is not poisoned by a panic.
 #[derive(Debug, Default)]
 pub(crate) struct Lock<T>(Mutex<T>);
 

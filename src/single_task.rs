@@ -4,13 +4,13 @@ use std::sync::{Arc, Weak};
 
 use crate::lock::Lock;
 
-/// Knows whether the task runs: as long as the task holds the value that [`SingleTask::begin`]
-/// returned. A task that ended with its runtime has dropped it.
+/// Detects whether the task is running. The task holds the guard that [`SingleTask::begin`]
+/// returned, and drops it when it completes, panics or is dropped with its runtime.
 #[derive(Debug, Default)]
 pub(crate) struct SingleTask(Lock<Weak<()>>);
 
 impl SingleTask {
-    /// Returns the value that the task must hold; `None` if the task already runs.
+    /// Returns the guard that the task must hold, or `None` if the task is already running.
     pub(crate) fn begin(&self) -> Option<Arc<()>> {
         let mut running = self.0.lock();
         if running.strong_count() > 0 {

@@ -1,4 +1,4 @@
-//! diesel-async's pools, on PostgreSQL: feature `diesel-async`.
+//! diesel-async's pools for PostgreSQL (feature `diesel-async`).
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,20 +24,20 @@
 //! [`Config::recycling`](crate::postgres::Config::recycling). The pool sets the maximum lifetime
 //! and number of connections.
 //!
-//! **Do not disable bb8's `test_on_check_out` here.** The pool cleans connections in that test:
-//! without it, the next borrower gets the state that the previous one left, whatever the
-//! configuration says. diesel-async does not tell the manager that the test is disabled. The [bb8
+//! **Do not disable bb8's `test_on_check_out` here.** The pool cleans connections in that test.
+//! Without the test, the next borrower gets the session state of the previous borrower, whatever
+//! the configuration, because the manager cannot detect that the test is disabled. The [bb8
 //! adapter](crate::adapters::bb8) closes such connections instead.
 //!
-//! These pools do not inspect a connection that is returned: an open transaction, or a query that
-//! was dropped, keeps its locks until the connection is checked out again. Use diesel-async's
-//! `transaction`, and let it complete.
+//! These pools do not inspect a returned connection: an open transaction or a dropped query keeps
+//! its locks until the connection is checked out again. Use diesel-async's `transaction`, and let
+//! it complete.
 //!
-//! During the cleaning, the server may send 64 KB. A connection is closed instead of cleaned if its
-//! server sends the same cancellation key for several connections, or none, because that key
-//! identifies the connection.
+//! During the cleaning, the server may send at most 64 KB. The cancellation key identifies the
+//! connection, so a connection is closed instead of cleaned if its server sends no key, or the same
+//! key for several connections.
 //!
-//! diesel reports the errors of a connect as text; [`Connector::connect`] returns them typed.
+//! diesel returns the errors of a connect as text. [`Connector::connect`] returns them typed.
 
 pub use diesel;
 pub use diesel_async;
@@ -74,21 +74,21 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
         let connector = connector.clone();
         Box::pin(async move { connect(&connector).await })
     });
-    // The connector knows the server.
+    // The URL is empty, because the connector has the address of the server.
     AsyncDieselConnectionManager::new_with_config("", config)
 }
 
-/// Opens one connection. Its driver is a task that stops when the connection is dropped.
+/// Opens one connection. A task drives it and stops when the connection is dropped.
 ///
 /// # Errors
 ///
-/// [`ConnectionError::BadConnection`] with the connector's error and its cause. It is also returned
-/// if diesel-async's settings of a new connection take longer than another `connect_timeout`.
+/// [`ConnectionError::BadConnection`], with the connector's error and its causes, or if setting the
+/// session's parameters for diesel-async fails or takes longer than another `connect_timeout`.
 pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
     let connected = connector.log_in(connector.now()).await;
     let (client, connection, link) =
         connected.map_err(|error| ConnectionError::BadConnection(with_causes(&error)))?;
-    // diesel-async sends two settings, and a server that hangs would never confirm them.
+    // diesel-async sets two parameters without a time limit, and the server may stop responding.
     let limit = connector.config().connect_timeout;
     link.allowance.restrict();
     let set_up = AsyncPgConnection::try_from_client_and_connection(client, connection);
@@ -98,7 +98,7 @@ pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnectio
             link.allowance.lift();
             return Ok(connection);
         }
-        // The server has seen the token.
+        // The server has received the token, and its message may contain it.
         Ok(Err(error)) => connector.sent().excerpt_of(&error),
         Err(clock::Elapsed) => {
             format!("the session's settings took longer than {limit:?} (connect_timeout)")
@@ -107,11 +107,11 @@ pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnectio
     Err(ConnectionError::BadConnection(problem))
 }
 
-/// The settings of a new diesel-async connection, which cleaning resets.
+/// The parameters that diesel-async sets for a new connection. Cleaning resets them.
 const DIESELS_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8';";
 
-/// Prepares the connection for its next borrower. diesel-async has already checked that none of its
-/// transactions is open.
+/// Prepares the connection for its next borrower. diesel-async has already checked that it has no
+/// open transaction.
 async fn recycle(
     connector: &Connector,
     connection: &mut AsyncPgConnection,

@@ -1,4 +1,4 @@
-//! [sqlx]'s pool, on PostgreSQL: feature `sqlx`.
+//! [sqlx]'s pool for PostgreSQL (feature `sqlx`).
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,27 +16,27 @@
 //!
 //! sqlx does not accept connections that were opened elsewhere. So the [`Connector`] only provides
 //! its configuration and its tokens, and the [`Pool`] puts each new token into sqlx's connect
-//! options. The connector's other functions are missing here:
+//! options. This pool differs from this crate's own pool:
 //!
 //! - A refused login is not retried with a newer token, and its error contains no advice. If a
 //!   role's rights have changed since the token was issued,
 //!   [`TokenCache::renew`](crate::token::TokenCache::renew) replaces the token.
-//! - The connector's report does not count connects; it does contain the token's status.
-//! - Time limits do not apply while a server sends continuously, faster than sqlx reads. A
-//!   connection whose cleaning takes longer than 2 s is closed, and sqlx waits for the server while
-//!   closing it, at most for `acquire_timeout`.
+//! - The connector's report contains the token's status, but does not count connects.
+//! - Time limits do not apply while a server sends continuously, faster than sqlx reads.
+//! - A connection whose cleaning takes longer than 2 s is replaced by a new connection, within the
+//!   `acquire_timeout`.
 //! - Several hosts, `hostaddr`, `target_session_attrs`, `sslnegotiation=direct`,
 //!   `channel_binding=require` and `Config::tls` are refused. `load_balance_hosts`,
 //!   `tcp_user_timeout` and keepalives are not set, so use an
 //!   [`idle_timeout`](crate::postgres::Config::idle_timeout) under 4 minutes on Azure.
-//! - `sslmode` is `verify-full`, but the trusted roots are those of Mozilla, compiled in, and those
-//!   of `sslrootcert` in addition: not the platform's.
+//! - `sslmode` is `verify-full`, but the trusted roots are not the platform's: they are Mozilla's,
+//!   which are compiled in, and those of `sslrootcert`.
 //! - sqlx reads libpq's variables. `PGSSLCERT` and `PGSSLKEY` apply (the client's certificate),
 //!   `PGAPPNAME` applies if the configuration has no `application_name`, and `PGOPTIONS` applies
-//!   before the configuration's `options`. The others have no effect: `PGSSLROOTCERT` does not add
-//!   a root, and `PGSSLMODE` does not weaken TLS.
-//! - `Debug` of sqlx's connect options shows the token, which is an ordinary password to sqlx.
-//!   `Debug` of this pool does not.
+//!   before the configuration's `options`. Other variables have no effect: `PGSSLROOTCERT` does
+//!   not add a root, and `PGSSLMODE` does not weaken TLS.
+//! - `Debug` of sqlx's connect options shows the token, because sqlx treats it as a password.
+//!   `Debug` of this pool does not show it.
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -59,15 +59,15 @@ use crate::{
     token::Token,
 };
 
-/// sqlx's [`PgPool`] with a valid token; dereferences to the pool.
+/// sqlx's [`PgPool`] with a valid token. It dereferences to the pool.
 ///
 /// Clones share the pool. [`new`](Self::new) starts a task that puts each new token into the pool.
 /// The task stops when the pool is closed. Dropping the last clone of this type closes the pool,
-/// because clones of the [`PgPool`] alone would be left with a token that expires.
+/// because the token of the remaining [`PgPool`]s would expire.
 #[derive(Clone)]
 pub struct Pool {
     renewal: Arc<Renewal>,
-    /// Dropped with the last clone.
+    /// Dropped with the last clone, which closes the pool.
     _held: Arc<watch::Sender<()>>,
 }
 
@@ -78,13 +78,13 @@ struct Renewal {
     token: Lock<Token>,
 }
 
-/// A machine that sleeps stops timers, so the task checks again this often …
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// The longest pause between two checks of the token. Timers stop while a machine sleeps.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// … and this often while a new token is due. While the identity returns none, the pause doubles …
-const SOON: Duration = Duration::from_secs(1);
+/// The pause while a new token is due. It doubles while the identity returns no token.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// … up to this limit. So the pool gets a token soon after the identity recovers.
+/// The longest pause after failures: the pool gets a token soon after the identity recovers.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 impl Pool {
@@ -93,7 +93,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] and [`Error::NoUser`], as for a connect; [`Error::Config`], if sqlx does
+    /// [`Error::Token`] and [`Error::NoUser`], as for a connect. [`Error::Config`], if sqlx does
     /// not support a setting.
     pub async fn new(connector: &Connector, options: PgPoolOptions) -> Result<Self, Error> {
         let (token, with_token) = connect_options(connector).await?;
@@ -102,15 +102,15 @@ impl Pool {
             connector: connector.clone(),
             token: Lock::new(token),
         });
-        let (held, all_gone) = watch::channel(());
-        tokio::spawn(renewal.clone().keep_on(all_gone));
+        let (held, all_dropped) = watch::channel(());
+        tokio::spawn(renewal.clone().renew_in_background(all_dropped));
         Ok(Self { renewal, _held: Arc::new(held) })
     }
 
-    /// Returns the pool with the token that is valid now.
+    /// Puts a valid token into the pool, and returns the pool.
     ///
-    /// The task updates the token within a minute. Use this method when that is too late: after a
-    /// machine has slept, or before an operation that must not fail.
+    /// The task does this within a minute. Use this method when that is too late: after a machine
+    /// has slept, or before an operation that must not fail.
     ///
     /// # Errors
     ///
@@ -120,9 +120,9 @@ impl Pool {
         Ok(&self.renewal.pool)
     }
 
-    /// Closes the pool: waits for connections in use, and for the servers of idle ones, for at most
-    /// [`connect_timeout`](crate::postgres::Config::connect_timeout). [`PgPool::close`] waits
-    /// without a limit if a server stopped responding.
+    /// Closes the pool. Waits until connections in use are returned and all connections are closed,
+    /// for at most [`connect_timeout`](crate::postgres::Config::connect_timeout).
+    /// [`PgPool::close`] waits without a limit if a server stopped responding.
     pub async fn close(&self) {
         self.renewal.close().await;
     }
@@ -147,35 +147,35 @@ impl Renewal {
         Ok(())
     }
 
-    async fn keep_on(self: Arc<Self>, mut all_gone: watch::Receiver<()>) {
+    async fn renew_in_background(self: Arc<Self>, mut all_dropped: watch::Receiver<()>) {
         let closed = self.pool.close_event();
         let renewing = async {
-            let mut soon = SOON;
+            let mut min_pause = MIN_PAUSE;
             loop {
-                self.connector.tokens().clock().sleep(self.pause(soon)).await;
-                soon = match self.renew().await {
-                    Ok(()) => SOON,
+                self.connector.tokens().clock().sleep(self.pause(min_pause)).await;
+                min_pause = match self.renew().await {
+                    Ok(()) => MIN_PAUSE,
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, "cannot refresh the pool's token");
-                        (soon * 2).min(LONGEST_PAUSE)
+                        (min_pause * 2).min(LONGEST_PAUSE)
                     }
                 };
             }
         };
         tokio::select! {
             () = closed => {}
-            // Nothing is ever sent, so this means that the sender was dropped.
-            _ = all_gone.changed() => self.close().await,
+            // No value is ever sent, so this means that the sender was dropped.
+            _ = all_dropped.changed() => self.close().await,
             () = renewing => {}
         }
     }
 
-    fn pause(&self, soon: Duration) -> Duration {
+    fn pause(&self, min_pause: Duration) -> Duration {
         let tokens = self.connector.tokens();
         let due = tokens.report().refresh_at;
         let left = due.and_then(|due| due.duration_since(tokens.clock().wall()).ok());
-        left.unwrap_or_default().clamp(soon, LOOK_AGAIN)
+        left.unwrap_or_default().clamp(min_pause, CHECK_EVERY)
     }
 }
 
@@ -196,25 +196,25 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Returns sqlx's pool options for `connector`, for you to set sizes, time limits and hooks.
+/// Returns sqlx's pool options for `connector`. Use them to set sizes, time limits and hooks.
 ///
 /// These settings are already made: `acquire` waits for as long as a connect may take
 /// ([`connect_timeout`](crate::postgres::Config::connect_timeout)). Connections are retired at
 /// [`max_lifetime`](crate::postgres::Config::max_lifetime), and when they were idle for
 /// [`idle_timeout`](crate::postgres::Config::idle_timeout), by default 3 minutes: Azure drops idle
-/// flows after as little as 4 minutes, and sqlx does not set keepalives. The server sends
-/// keepalives instead (`tcp_keepalives_idle` and related settings), which an `after_connect` hook
-/// sets. sqlx has one hook of each kind: if you set another `after_connect` hook, start it with
+/// flows after as little as 4 minutes, and sqlx does not set keepalives. Instead, an
+/// `after_connect` hook makes the server send keepalives (`tcp_keepalives_idle` and related
+/// settings). sqlx has one hook of each kind: if you set another `after_connect` hook, start with
 /// `SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3`.
-/// Otherwise the server uses its own settings, by default 2 h on Linux.
+/// Otherwise, the server uses its own settings, by default 2 h on Linux.
 ///
 /// A `before_acquire` hook cleans connections between borrowers as set by
 /// [`recycling`](crate::postgres::Config::recycling). It replaces sqlx's ping, and your own hook
-/// would replace it. With [`Recycling::Fast`], it pings, for at most 2 s. A connection that cannot
-/// be cleaned is replaced by a new one, for which your `after_connect` hook does not run.
+/// would replace it. With [`Recycling::Fast`], it only pings. This takes at most 2 s. A connection
+/// that cannot be cleaned is replaced by a new one, for which your `after_connect` hook does not
+/// run.
 ///
-/// A query that was dropped is not cancelled, and its connection is not available until the query
-/// completes.
+/// A dropped query is not cancelled, and its connection is not available until the query completes.
 #[must_use]
 pub fn options(connector: &Connector) -> PgPoolOptions {
     let config = connector.config();
@@ -240,19 +240,19 @@ pub fn options(connector: &Connector) -> PgPoolOptions {
         })
 }
 
-/// Less than 4 minutes, after which Azure may drop idle flows.
+/// The default idle timeout: less than 4 minutes, after which Azure may drop idle flows.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The defaults of the connector's own sockets. Cleaning resets them.
+/// Sets the keepalives that the connector's own sockets have by default. Cleaning resets them.
 const KEEPALIVES: &str = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
                           SET tcp_keepalives_count = 3;";
 
 /// Cleans the connections of one pool.
 struct Cleaner {
     connector: Connector,
-    /// When the last cleaning started, if it got no response. Its connection may be busy with a
-    /// query that its borrower dropped; if the next cleaning gets no response either, the server or
-    /// the network is the cause.
+    /// When the last cleaning started, if it got no response. The cause may be a dropped query on
+    /// that connection. If the next cleaning also gets no response, the cause is the server or the
+    /// network.
     unanswered: Lock<Option<Duration>>,
 }
 
@@ -277,7 +277,7 @@ impl Cleaner {
             return Err(RetireReason::Silent);
         }
         let recycling = &connector.config().recycling;
-        // Also with `Fast`, a response shows that the connection works: sqlx pings as well.
+        // With `Fast`, the empty query is a ping: its response shows that the connection works.
         let mut sql = recycling.sql().unwrap_or_default();
         // Custom statements are used unchanged.
         if *recycling == Recycling::Clean {
@@ -288,7 +288,7 @@ impl Cleaner {
         let mut unanswered = unanswered.lock();
         let Ok(cleaned) = cleaned else {
             if let Some(before) = unanswered.replace(began) {
-                connector.silent_server().silent(before);
+                connector.silent_server().record_unanswered(before);
             }
             return Err(RetireReason::Unsettled);
         };
@@ -304,7 +304,7 @@ impl Cleaner {
 async fn connect_options(connector: &Connector) -> Result<(Token, PgConnectOptions), Error> {
     let config = connector.config();
     let session = &config.session;
-    // There is at least one host.
+    // A configuration has at least one host.
     let host = &config.hosts[0];
     let negotiation = session.get_ssl_negotiation();
     let (binding, attributes) = (session.get_channel_binding(), session.get_target_session_attrs());
@@ -331,19 +331,19 @@ async fn connect_options(connector: &Connector) -> Result<(Token, PgConnectOptio
     }
     options = match &config.trust {
         Trust::Roots(path) => options.ssl_root_cert(path),
-        // No roots, instead of those in PGSSLROOTCERT.
+        // An empty list replaces the roots in PGSSLROOTCERT.
         _ => options.ssl_root_cert_from_pem(Vec::new()),
     };
     let no_token = |source| Error::Token { server: config.servers(), source };
     let token = connector.tokens().token().await.map_err(no_token)?;
     let user = connector.user(&token)?;
-    // The server's default; otherwise sqlx would use PGDATABASE.
+    // As the server does by default. Without a name, sqlx would use PGDATABASE.
     let database = session.get_dbname().unwrap_or(&user);
     options = options.username(&user).database(database).password(token.secret());
     Ok((token, options))
 }
 
-/// sqlx accepts unparsed `options` only in a URL.
+/// Creates options with unparsed `options`, which sqlx only accepts in a URL.
 fn with_session_options(options: &str) -> Result<PgConnectOptions, Error> {
     let unreadable = || ConfigError::value("options", "cannot be parsed by sqlx").into();
     let url = Url::parse_with_params("postgres://localhost", [("options", options)]);

@@ -7,12 +7,12 @@ use std::{
 
 use super::{Transport, dial::Socket, link::Link, returned::Cleaned};
 
-/// The driver's client: tiberius' client over our [`Transport`].
+/// tiberius' client over this crate's [`Transport`].
 pub type Client = tiberius::Client<Transport>;
 
-/// A logged-in connection. Dereferences to tiberius' [`Client`].
+/// A logged-in connection. It dereferences to tiberius' [`Client`].
 pub struct Connection {
-    /// Boxed, because it is many kilobytes that a pool would copy at every checkout.
+    /// Boxed, because it has many kilobytes, which a pool would copy at every checkout.
     pub(super) client: Box<Client>,
     pub(super) link: Arc<Link>,
     pub(super) socket: Socket,
@@ -20,11 +20,11 @@ pub struct Connection {
     pub(super) server: String,
     /// When the token of the login expires.
     pub(super) token_expires_on: SystemTime,
-    /// On the connector's monotonic clock.
+    /// When the connection was opened, on the connector's monotonic clock.
     pub(super) created: Duration,
-    /// From 0 to 1, so that the connections of a pool do not expire together.
+    /// A random number from 0 to 1, so that the connections of a pool do not expire together.
     pub(super) jitter: f64,
-    /// Whether the connection was retired, and counted as such.
+    /// Whether the connection was counted as retired.
     pub(super) retired: bool,
     pub(super) cleaned: Cleaned,
 }

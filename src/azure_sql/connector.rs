@@ -25,13 +25,13 @@ const TDS_8: &[u8] = b"tds/8.0";
 pub struct Connector(pub(crate) Arc<Engine<Driver>>);
 
 impl Connector {
-    /// Creates a connector for `config`, with tokens from `tokens`. Its connections share one TLS
-    /// configuration and so resume TLS sessions.
+    /// Creates a connector for `config`, with tokens from `tokens`. Its connections share a TLS
+    /// configuration, so they resume TLS sessions.
     ///
     /// # Errors
     ///
-    /// [`Error::TlsConfig`], if the trusted certificates cannot be read; [`Error::Config`], if a
-    /// setting is invalid, or the tokens have another scope.
+    /// [`Error::TlsConfig`], if the trusted certificates cannot be read. [`Error::Config`], if a
+    /// setting is invalid, or if the tokens have another scope than the server needs.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         let log_in: LogIn<_> = |driver, token, attempt| Box::pin(driver.follow(token, attempt));
         Ok(Self(Arc::new(engine(config, tokens, log_in)?)))
@@ -39,30 +39,30 @@ impl Connector {
 
     /// Connects and logs in.
     ///
-    /// A refused login is retried once, if the identity has another token than the refused one.
-    /// Transient errors are retried until `Connect Timeout`, after pauses of 1 s that double up to
-    /// 5 s. Errors that may recover are retried in the same way if this server has accepted a login
-    /// before; otherwise they are retried twice. `ConnectRetryCount` and `ConnectRetryInterval` set
-    /// other numbers.
+    /// A refused login is retried once if the identity has another token. Transient errors are
+    /// retried until `Connect Timeout`, after pauses from 1 s, doubling up to 5 s. Errors that may
+    /// recover are retried in the same way if this server has accepted a login before. Otherwise, a
+    /// broken connection and error 4060 are retried twice, and an unreachable or unresolved server
+    /// is not. `ConnectRetryCount` and `ConnectRetryInterval` change these numbers.
     ///
     /// After a refused login, the connector's other logins fail with the same error for 1 s. Then
     /// one login per second is started until one succeeds. If a login succeeded before, a refusal
-    /// may be temporary (Azure moves the database): logins then take turns, at most one per second,
-    /// within the `Connect Timeout` of the first.
+    /// may be temporary, because Azure moves the database: other logins then wait and are started
+    /// one per second, until the `Connect Timeout` of the connect that was refused first.
     ///
     /// # Errors
     ///
-    /// [`Error`], at the latest after the configuration's `Connect Timeout`.
+    /// [`Error`], at the latest after `Connect Timeout`.
     pub async fn connect(&self) -> Result<Connection, Error> {
         self.log_in(self.0.clock().monotonic()).await
     }
 
-    /// Logs in for a caller that started at `began`, on the monotonic clock.
+    /// Connects for a caller that started at `began`, on the monotonic clock.
     pub(super) async fn log_in(&self, began: Duration) -> Result<Connection, Error> {
         self.0.connect(began).await
     }
 
-    /// Builds a pool of its connections, as configured. It does not connect yet.
+    /// Builds a pool of its connections, as configured. The pool does not connect yet.
     #[must_use]
     pub fn pool(&self) -> Pool {
         self.pool_builder().build()
@@ -91,13 +91,13 @@ impl Connector {
         PoolBuilder::new(manager, &state, connect_timeout, max_size, min_size)
     }
 
-    /// Connects until `pool` has `n` connections (at most its `max_size`), all at once, so that the
-    /// first requests do not wait for a login and a wrong configuration shows at start. Connections
-    /// that are checked out count, and are not waited for.
+    /// Opens connections concurrently until `pool` has `n`, at most its `max_size`. The first
+    /// requests then do not wait for a login, and a wrong configuration is detected at start.
+    /// Connections that are checked out count, and this method does not wait for them.
     ///
     /// # Errors
     ///
-    /// The first error; connections that were opened stay in the pool.
+    /// The first error. Connections that were opened stay in the pool.
     pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
         connect::fill(pool, n).await
     }
@@ -108,19 +108,19 @@ impl Connector {
         self.0.report()
     }
 
-    /// Returns its configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.0.driver.config
     }
 
-    /// Returns the name in [telemetry](crate::telemetry) of a pool of its connections:
+    /// Returns the name that its pools have in [telemetry](crate::telemetry):
     /// `host:port/database`.
     #[must_use]
     pub fn pool_name(&self) -> &str {
         self.0.metrics.pool_name()
     }
 
-    /// Returns its token cache.
+    /// Returns the token cache.
     #[must_use]
     pub fn tokens(&self) -> &TokenCache {
         &self.0.tokens
@@ -135,7 +135,7 @@ pub(crate) fn engine<C: Send + 'static>(
 ) -> Result<Engine<Driver<C>>, Error> {
     config.check()?;
     match config.token_scope() {
-        // The host is unknown: use the scope of the tokens that were passed.
+        // The scope is unknown, so the tokens that were passed determine it.
         Err(ConfigError::UnknownHost { .. }) => {}
         Err(error) => return Err(error.into()),
         Ok(wanted) if wanted == *tokens.scope() => {}

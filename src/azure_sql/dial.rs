@@ -1,4 +1,4 @@
-//! Connects to a host name over TCP.
+//! Connects to the addresses of a host over TCP.
 
 use std::{
     io,
@@ -25,14 +25,14 @@ use crate::{
 };
 
 /// The maximum number of failed addresses in an error.
-const LISTED: usize = 8;
+const MAX_LISTED: usize = 8;
 
-/// How long an address is tried alone (RFC 8305, section 8).
+/// How long an address is tried before the next attempt starts (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to the address that answers first. Each address is tried alone for 250 ms, or until it
-/// fails, before the next one is tried as well (RFC 8305, section 5); with `at_once`, all addresses
-/// are tried immediately. `so_far` gets the failures while other addresses are still tried.
+/// Connects to the address that responds first. The attempt for the next address starts after
+/// 250 ms, or as soon as an attempt fails (RFC 8305, section 5). With `at_once`, all attempts start
+/// immediately. `so_far` is called after each failure, with all failures so far.
 pub(super) async fn dial(
     clock: &dyn Clock,
     addresses: Vec<SocketAddr>,
@@ -61,8 +61,8 @@ pub(super) async fn dial(
     }
 }
 
-/// Keeps the resolver's order, but alternates the address families, so that a family without a
-/// route costs one attempt (RFC 8305, section 4).
+/// Keeps the resolver's order, but alternates the address families (RFC 8305, section 4). If a
+/// family has no route, only one attempt is lost before the other family is tried.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (a, b): (Vec<_>, Vec<_>) =
@@ -83,15 +83,15 @@ fn all(failures: &[(SocketAddr, io::Error)]) -> io::Error {
     let Some((_, last)) = failures.last() else {
         return io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     };
-    let mut said: Vec<_> =
-        failures.iter().take(LISTED).map(|(to, error)| format!("{to}: {error}")).collect();
-    if failures.len() > LISTED {
-        said.push(format!("and {} more", failures.len() - LISTED));
+    let mut lines: Vec<_> =
+        failures.iter().take(MAX_LISTED).map(|(to, error)| format!("{to}: {error}")).collect();
+    if failures.len() > MAX_LISTED {
+        lines.push(format!("and {} more", failures.len() - MAX_LISTED));
     }
-    io::Error::new(last.kind(), said.join("; "))
+    io::Error::new(last.kind(), lines.join("; "))
 }
 
-/// A connection that the transport reads and writes while the manager can inspect it.
+/// A TCP connection. The transport reads and writes it, and the manager inspects it.
 #[derive(Debug, Clone)]
 pub(super) struct Socket(Arc<TcpStream>);
 
@@ -121,10 +121,10 @@ impl Socket {
         self.0.peer_addr().is_ok_and(|peer| trust.allows(peer.ip()))
     }
 
-    /// Whether neither data nor the end of the connection has arrived. Costs a system call, because
+    /// Whether neither data nor the end of the connection has arrived. Makes a system call, because
     /// tokio may not have been notified yet.
     pub(super) fn is_quiet(&self) -> bool {
-        // With a no-op waker, because the runtime that drives the socket may have been shut down.
+        // This poll fails if the runtime that drives the socket was shut down.
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(_)) = self.0.poll_read_ready(&mut cx) {
             return false;
@@ -190,7 +190,7 @@ mod tests {
         (listener, address)
     }
 
-    /// An address that is bound but not listening, so connections are refused.
+    /// Returns an address that is bound but not listening, so that connections are refused.
     fn refusing() -> (TcpSocket, SocketAddr) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -198,7 +198,7 @@ mod tests {
         (socket, address)
     }
 
-    /// An address with a full backlog, so that Linux leaves new connections without an answer.
+    /// Returns an address with a full backlog: Linux does not respond to new connections.
     #[cfg(target_os = "linux")]
     async fn silent() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
         let socket = TcpSocket::new_v4().unwrap();
@@ -247,7 +247,7 @@ mod tests {
         while clock.sleepers() == 0 {
             tokio::select! {
                 biased;
-                _ = &mut dialling => panic!("the first address does not answer"),
+                _ = &mut dialling => panic!("the first address does not respond"),
                 () = tokio::task::yield_now() => {}
             }
         }
@@ -275,7 +275,7 @@ mod tests {
         while reported.borrow().is_empty() {
             tokio::select! {
                 biased;
-                _ = &mut dialling => panic!("the other address does not answer"),
+                _ = &mut dialling => panic!("the other address does not respond"),
                 () = tokio::task::yield_now() => {}
             }
         }

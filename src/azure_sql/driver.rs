@@ -1,4 +1,4 @@
-//! One login: dial, PRELOGIN and TLS, LOGIN7, and following the server's routing.
+//! One login: TCP, PRELOGIN, TLS and LOGIN7, at the server to which the login is routed.
 
 use std::{
     borrow::Cow,
@@ -20,7 +20,7 @@ use super::{
     error::CANNOT_OPEN_DATABASE,
     link::Link,
     returned::Cleaned,
-    server_error::fit,
+    server_error::redacted,
 };
 use crate::{
     Cloud,
@@ -29,10 +29,10 @@ use crate::{
     token::{Scope, Token, TokenError},
 };
 
-/// How often a login follows the server's routing, as in SqlClient.
-const MOST_ROUTINGS: usize = 10;
+/// The maximum number of times that a login is routed, as in SqlClient.
+const MAX_ROUTINGS: usize = 10;
 
-/// Makes one login, with tiberius or another driver.
+/// A function that connects and logs in once, with tiberius or another driver.
 pub(crate) type LogIn<C> =
     for<'a> fn(&'a Driver<C>, &'a Token, &'a Attempt<Error>) -> BoxFuture<'a, Result<C, Error>>;
 
@@ -43,9 +43,9 @@ pub(crate) struct Driver<C = Connection> {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) scope: Scope,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Logs once that the server does not acknowledge resets.
+    /// Completed when it was logged that the server does not acknowledge resets.
     pub(super) warned_of_resets: Once,
-    /// Set, and logged once, if the server refuses the isolation level READ COMMITTED.
+    /// Completed if the server refuses the isolation level READ COMMITTED, and that was logged.
     pub(super) has_no_isolation: Once,
 }
 
@@ -54,7 +54,7 @@ impl<C: Send + 'static> connect::Driver for Driver<C> {
     type Error = Error;
     type Refusal = Box<LoginRefused>;
 
-    /// While Azure scales or moves a database, it refuses logins for up to a minute.
+    /// Without a limit, because Azure refuses logins for up to a minute when it moves a database.
     fn patience(&self) -> Duration {
         Duration::MAX
     }
@@ -83,7 +83,7 @@ impl<C: Send + 'static> connect::Driver for Driver<C> {
                 _ => Outlook::MayRecover,
             },
             Error::ConnectionLost { .. } => Outlook::MayRecover,
-            // If the server is unknown, its caller gets the error at once.
+            // Before the first login, callers get these errors at once: the name may be wrong.
             Error::Dial { .. } | Error::Resolve { .. } if known => Outlook::MayRecover,
             _ => Outlook::Final,
         }
@@ -142,7 +142,7 @@ impl<C> Driver<C> {
 }
 
 impl Driver {
-    /// Logs in at the server, or at the server to which it routes the login.
+    /// Logs in at the configured server, or at the server to which the login is routed.
     pub(super) async fn follow(
         &self,
         token: &Token,
@@ -150,7 +150,7 @@ impl Driver {
     ) -> Result<Connection, Error> {
         let config = &self.config;
         let (mut name, mut port) = (config.host.clone(), config.port);
-        for _ in 0..=MOST_ROUTINGS {
+        for _ in 0..=MAX_ROUTINGS {
             match Box::pin(self.log_in_at(&name, port, token, attempt)).await {
                 Err(Error::Login {
                     source:
@@ -183,8 +183,8 @@ impl Driver {
         })
     }
 
-    /// A login may be routed within its own cloud, and to configured hosts. If the first host does
-    /// not belong to a cloud (an emulator, a proxy), it may only be routed within that host.
+    /// Whether a login may be routed to this host: a host of the server's cloud, or a configured
+    /// host. A server outside of the clouds (an emulator, a proxy) may only route to its own host.
     fn may_route(&self, to: &str) -> bool {
         let config = &self.config;
         let within_cloud = match Cloud::of_routed_host(&config.host) {
@@ -199,9 +199,9 @@ impl Driver {
             || config.routing_suffixes.iter().any(|suffix| is_below(to, suffix))
     }
 
-    /// `name` may be `HOST\INSTANCE` if the login was routed. The port already identifies the
-    /// instance, but the server may require the name as well: the servers to which Fabric routes do
-    /// (microsoft/mssql-rs issue 25, tediousjs/tedious pull request 1668).
+    /// Logs in at one server. `name` is `HOST\INSTANCE` if the login was routed to an instance. The
+    /// port already identifies the instance, but servers to which Fabric routes also require the
+    /// name (microsoft/mssql-rs issue 25, tediousjs/tedious pull request 1668).
     async fn log_in_at(
         &self,
         name: &str,
@@ -214,19 +214,19 @@ impl Driver {
         let address = format!("{host},{port}");
         let server = match config.server() {
             first if first == address => first,
-            // The user has not configured this name, so the error also has the first one.
+            // The user has not configured this name, so errors also name the configured server.
             first => format!("{address} (where {first} routed the login)"),
         };
-        attempt.turned_to(&server);
+        attempt.trying(&server);
         let link = Arc::new(Link::new(self.clock.clone()));
         let open = self.open(host, port, &server, link.clone(), attempt);
         let (socket, transport) = open.await?;
         attempt.reached(Stage::Login);
-        let (tls, cipher) = transport.tls_in_words();
+        let (tls, cipher) = transport.tls_description();
         tracing::debug!(server, tls, cipher, "logging in over TLS");
 
         let mut driver = tiberius::Config::new();
-        // Only for LOGIN7's ServerName, because the connection exists already.
+        // tiberius uses the host only for LOGIN7's ServerName: the connection already exists.
         driver.host(config.login_name(name));
         driver.port(port);
         driver.application_name(&config.application_name);
@@ -234,7 +234,7 @@ impl Driver {
         driver.authentication(AuthMethod::aad_token(token.secret()));
         // The transport encrypts, below tiberius.
         driver.encryption(EncryptionLevel::NotSupported);
-        // `connect` has one time limit for everything.
+        // The engine limits the time of the whole connect.
         driver.handshake_timeout(None);
         driver.command_timeout(config.command_timeout);
         if let Some(database) = &config.database {
@@ -283,7 +283,7 @@ impl Driver {
         })
     }
 
-    /// Dials the server, exchanges PRELOGINs and sets up TLS.
+    /// Connects over TCP, exchanges PRELOGINs and sets up TLS.
     async fn open(
         &self,
         host: &str,
@@ -321,7 +321,7 @@ impl Driver {
             Ok(source) => Error::Tls {
                 server: server(),
                 name: name.to_string(),
-                source: fit(source, &attempt.sent),
+                source: redacted(source, &attempt.sent),
             },
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 unexpected(error.to_string())
@@ -339,7 +339,7 @@ impl Driver {
     }
 }
 
-/// Adds advice about `Encrypt` if the connection broke in the way typical of a server with the
+/// Adds advice about `Encrypt` if the connection broke as it does at a server that requires the
 /// other version of TDS.
 fn advised(error: io::Error, encrypt: Encrypt, stage: Stage) -> io::Error {
     let advice = match (encrypt, stage) {
@@ -357,12 +357,12 @@ impl Config {
         format!("{},{}", self.host, self.port)
     }
 
-    /// Returns the name that the certificate of `host` must have. For the address of a private
-    /// endpoint, that is the server's public name.
+    /// Returns the name that the certificate of `host` must have. For the name of a private
+    /// endpoint, this is the server's public name.
     pub(crate) fn certificate_name<'a>(&'a self, host: &'a str) -> Cow<'a, str> {
         match &self.host_in_certificate {
-            // The setting is for the server of the connection string, not for one that routing
-            // leads to.
+            // The setting applies to the configured server, not to a server to which the login is
+            // routed.
             Some(name) if host.eq_ignore_ascii_case(&self.host) => name.into(),
             _ if Cloud::of_routed_host(host).is_some() => {
                 let host = host.to_ascii_lowercase();
@@ -372,8 +372,8 @@ impl Config {
         }
     }
 
-    /// Returns the server's name in LOGIN7, by which Azure's gateway finds the server. Behind a
-    /// tunnel, that is the name in the certificate and not the dialled one.
+    /// Returns the server's name in LOGIN7, by which Azure's gateway finds the server. Through a
+    /// tunnel, this is the name in the certificate instead of the tunnel's address.
     pub(crate) fn login_name<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
         let certified = self.certificate_name(name);
         match Cloud::of_azure_sql_host(&certified) {
@@ -384,12 +384,12 @@ impl Config {
     }
 }
 
-/// Returns the host of `HOST\INSTANCE` or of a host name.
+/// Returns the host of `HOST` or `HOST\INSTANCE`.
 fn host_of(name: &str) -> &str {
     name.split_once('\\').map_or(name, |(host, _)| host)
 }
 
-/// Compares whole labels, ignoring case and a final dot.
+/// Whether `host` is `suffix` or below it. Ignores case and a final dot.
 fn is_below(host: &str, suffix: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let suffix = suffix.trim_matches('.').to_ascii_lowercase();
@@ -397,11 +397,11 @@ fn is_below(host: &str, suffix: &str) -> bool {
 }
 
 /// Suppresses a driver's events. tiberius warns on every connect that credentials are sent
-/// unencrypted: it does not see the TLS below it, and our own event logs the TLS version. mssql-tds
-/// logs each packet, including the one with the token.
+/// unencrypted, because it does not know about the TLS below it. mssql-tds logs each packet,
+/// including the packet with the token.
 pub(crate) async fn quietly<F: Future>(future: F) -> F::Output {
-    // Without a subscriber, setting even a silent one would stop `tracing` from forwarding events
-    // to the `log` crate, for the whole process.
+    // Without a subscriber, `tracing` forwards events to the `log` crate. Setting any subscriber
+    // would stop that for the whole process.
     if tracing::dispatcher::has_been_set() {
         future.with_subscriber(Dispatch::none()).await
     } else {
@@ -494,7 +494,7 @@ mod tests {
                 "sql.example",
                 "127.0.0.1",
             ),
-            // A routed login sends the new name, with its instance.
+            // A routed login sends the name of the new server, with its instance.
             (
                 "Server=shop.database.windows.net",
                 r"w.database.windows.net\a",
@@ -536,7 +536,7 @@ mod tests {
         let declined = Error::EncryptionDeclined { server: server() };
         let login = |error: tiberius::error::Error| Error::Login {
             server: server(),
-            source: LoginError::new(error, &[], &connect::Sent::default()),
+            source: LoginError::new(error, &[], &connect::SentTokens::default()),
         };
         for (error, known, outlook) in [
             (&broken, false, Outlook::MayRecover),

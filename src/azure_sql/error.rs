@@ -12,11 +12,11 @@ use crate::{
 
 /// An error of connecting to Azure SQL.
 ///
-/// `Display` states what failed in this layer and what to do; [`source`](std::error::Error::source)
-/// is the cause. `Debug` is the text of both, one layer per line.
+/// `Display` states what failed in this layer and what to do, and
+/// [`source`](std::error::Error::source) returns the cause. `Debug` shows both, one layer per line.
 /// [`server_error`](Self::server_error) returns the server's error with its number. Messages from
-/// the server are filtered: see [`ServerError`].
-/// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
+/// the server are filtered: see [`ServerError`]. The headings of
+/// [`troubleshooting`](crate::manual::troubleshooting) are the messages.
 ///
 /// | error | cause | what to do |
 /// |---|---|---|
@@ -26,15 +26,15 @@ use crate::{
 /// | [`Dial`](Self::Dial) | no connection at that address and port | allow outgoing port 1433 (from within Azure also 11000 to 11999); check network rules |
 /// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`UnexpectedProtocol`](Self::UnexpectedProtocol), [`NotLoopback`](Self::NotLoopback) | the server is not the intended one, or its certificate is not trusted | check `HostNameInCertificate` and `TrustServerCertificateCA` |
 /// | [`ConnectionLost`](Self::ConnectionLost), [`Login`](Self::Login) with an I/O error | the connection broke before or during the login | check firewalls and proxies if retries do not help |
-/// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for another tenant or audience | run the statements in the message, or correct what it says about the token |
+/// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for another tenant or audience | run the statements in the message, or follow its advice about the token |
 /// | [`Login`](Self::Login) 4060 | the database does not exist, or the identity has no user in it | check `Database`; run `CREATE USER … FROM EXTERNAL PROVIDER` |
 /// | [`Login`](Self::Login) 40532 | the server does not accept logins under this name | use the server's own name, also through a proxy or a DNS entry |
 /// | [`Login`](Self::Login) 40613, 615, 921, 926, 18401, 40197, 40971, 42108, 42109 | the database is resuming, moving or recovering | set `Connect Timeout` to 60 s or more |
 /// | [`Login`](Self::Login) 40615, 40914, 47073 | the server's firewall | add a rule for the address or the subnet, or use a private endpoint |
 /// | [`Login`](Self::Login) 10928 to 10930, 10936, 40501, 49918, 49919, 49920 | the database or server is busy | use fewer connections or a larger tier |
-/// | [`Routing`](Self::Routing) | the login was routed too often, or out of the cloud | call `Config::allow_routing_to` |
+/// | [`Routing`](Self::Routing) | the login was routed too often, or to a host outside of the cloud | call `Config::allow_routing_to` |
 /// | [`TimedOut`](Self::TimedOut) | the connect timed out | check the stage in the message, and the source if an earlier try failed |
-/// | [`Retired`](Self::Retired) | an idle connection was unfit | nothing: the pool uses another one |
+/// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool uses another connection |
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -78,8 +78,8 @@ pub enum Error {
         /// The network error of each address.
         source: io::Error,
     },
-    /// Any certificate would be accepted, but only from a server on this machine, and the server is
-    /// not on this machine. No token was sent.
+    /// The configuration accepts any certificate, but only from a server on this machine, and this
+    /// server is not on this machine. No token was sent.
     #[error(
         "{server} is not on this machine, so no token was sent to it: unverified certificates are accepted on loopback only"
     )]
@@ -99,7 +99,7 @@ pub enum Error {
         /// The network error.
         source: io::Error,
     },
-    /// The peer is not a TDS server.
+    /// The server's response violates TDS: usually, the peer is not a TDS server.
     #[error("{server} does not respond like Azure SQL: {problem}")]
     #[non_exhaustive]
     UnexpectedProtocol {
@@ -149,9 +149,9 @@ pub enum Error {
     Routing {
         /// `host,port`.
         server: String,
-        /// The host to which the login was routed.
+        /// The server to which the login was routed, as `host,port`.
         target: String,
-        /// Why the routing is not followed.
+        /// Why the routing is refused.
         problem: &'static str,
     },
     /// The connect timed out.
@@ -163,11 +163,11 @@ pub enum Error {
     TimedOut {
         /// `host,port`.
         server: String,
-        /// The limit.
+        /// The time limit.
         limit: Duration,
         /// The stage that was reached.
         stage: Stage,
-        /// Why the last try within that time failed, if there was one.
+        /// The error of an earlier attempt of this connect, if there was one.
         source: Option<Box<Error>>,
     },
     /// An idle connection is not fit to be used again. The pool uses another connection or opens
@@ -181,7 +181,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later without intervention.
+    /// Whether the error is transient: the same call may succeed later without intervention.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -199,8 +199,8 @@ impl Error {
         }
     }
 
-    /// Returns the server's error, if there is one. If the server returned several, this is the
-    /// most useful one, and the others are its [`source`](std::error::Error::source).
+    /// Returns the server's error, if there is one. If the server returned several errors, this is
+    /// the most useful one, and its [`source`](std::error::Error::source) is the next one.
     #[must_use]
     pub fn server_error(&self) -> Option<&ServerError> {
         match self {
@@ -247,7 +247,7 @@ impl Failure for Error {
 ///
 /// A response that took longer than `Command Timeout` (`Io` of kind `TimedOut`) is not transient,
 /// as in Microsoft's drivers, because the query would usually take as long again. The server may
-/// also have failed silently: a query that is known to be quick may be retried.
+/// also have stopped responding, so you may retry a query that is usually quick.
 #[must_use]
 pub fn is_transient(error: &tiberius::error::Error) -> bool {
     match error {
@@ -257,10 +257,10 @@ pub fn is_transient(error: &tiberius::error::Error) -> bool {
     }
 }
 
-/// Cannot open the database.
+/// The database cannot be opened.
 pub(super) const CANNOT_OPEN_DATABASE: u32 = 4060;
 
-/// Login failed.
+/// The login failed.
 pub(super) const LOGIN_FAILED: u32 = 18456;
 
 const UNAVAILABLE: &str = "the database is temporarily unavailable, because it is resuming, moving or recovering: set Connect Timeout to 60 or more to wait for it";
@@ -268,8 +268,8 @@ const UNAVAILABLE: &str = "the database is temporarily unavailable, because it i
 const BUSY: &str =
     "the server is busy or at its limit: use fewer connections (Max Pool Size), or a larger tier";
 
-/// Errors that are transient, or that the user can fix: their numbers, whether they are transient,
-/// and advice. `SERVER` and `ADDRESS` are replaced.
+/// The errors that are transient or that the user can fix: their numbers, whether they are
+/// transient, and advice, in which `SERVER` and `ADDRESS` are replaced.
 ///
 /// The transient errors are those of Microsoft.Data.SqlClient's logins and of its configurable
 /// retry, and of "Troubleshoot common connection issues" on Microsoft Learn; and 3960, the update
@@ -306,7 +306,7 @@ const KNOWN: &[(&[u32], bool, &str)] = &[
     ),
 ];
 
-/// Returns whether an error is transient, and what to do about it.
+/// Returns whether a known error is transient, and what to do about it.
 pub(super) fn known(code: u32) -> Option<(bool, &'static str)> {
     KNOWN
         .iter()
@@ -318,8 +318,8 @@ pub(crate) fn is_transient_code(code: u32) -> bool {
     known(code).is_some_and(|(transient, _)| transient)
 }
 
-/// Returns the rank of an error among those of one login: errors with advice come first. The server
-/// may add an error that the login failed to any of them.
+/// Returns the rank of an error among the errors of one login: known errors come first, and "login
+/// failed" last, because the server may add it to any other error.
 pub(super) fn rank(code: u32) -> u8 {
     match known(code) {
         Some(_) => 0,
@@ -328,7 +328,7 @@ pub(super) fn rank(code: u32) -> u8 {
     }
 }
 
-/// Returns why a login failed, or what to do about it.
+/// Returns the end of a message: why a login failed, or what to do about it.
 fn advice(server: &str, source: &LoginError) -> String {
     let (error, advice) = match source {
         LoginError::Server(error) => (error, known(error.code()).map_or("", |(_, advice)| advice)),
@@ -336,10 +336,10 @@ fn advice(server: &str, source: &LoginError) -> String {
         LoginError::Driver(_) => return ": the driver returned an error".into(),
     };
     let advice = if advice.is_empty() { "the server returned an error" } else { advice };
-    // If the login was routed, the first server is the one that can be configured.
+    // If the login was routed, the advice is about the configured server.
     let host = server.rsplit("(where ").next().unwrap_or(server);
     let name = host.split('.').next().filter(|_| host.contains(".database.")).unwrap_or("SERVER");
-    // The command is pasted into a shell, so it contains nothing else of the server's text.
+    // Users paste the command into a shell, so only the address is taken from the server's text.
     let address = error.message().split('\'').find_map(|word| word.parse::<IpAddr>().ok());
     let address = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
     format!(": {}", advice.replace("SERVER", name).replace("ADDRESS", &address))

@@ -17,15 +17,15 @@ use super::packet::{DEFAULT_SIZE, HEADER, Header, header, kind, status};
 pub(super) struct Wire<S> {
     tcp: S,
     writes_packets: bool,
-    /// TLS records that are not flushed yet.
-    gathered: Vec<u8>,
-    /// Packets of flushed records that are not sent yet.
+    /// TLS records that are not yet flushed.
+    unflushed: Vec<u8>,
+    /// Packets of flushed records that are not yet sent.
     packets: BytesMut,
     reads_packets: bool,
-    /// The header of the packet that is being read, of which `have` bytes have arrived.
+    /// The header of the current packet. `have` bytes of it have arrived.
     header: [u8; HEADER],
     have: usize,
-    /// Bytes of that packet's payload that are not read yet.
+    /// The number of unread bytes of the current packet's payload.
     left: usize,
 }
 
@@ -40,7 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self {
             tcp,
             writes_packets: false,
-            gathered: Vec::new(),
+            unflushed: Vec::new(),
             packets: BytesMut::new(),
             reads_packets: false,
             header: [0; HEADER],
@@ -49,22 +49,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Ends the handshake: writes are without packets from now on. Reads change with the first byte
-    /// that does not start a packet, because a server may still send the session tickets of TLS 1.3
-    /// in packets after the handshake.
-    pub(super) fn handshake_over(&mut self) {
+    /// Ends the handshake: from now on, writes are without packets. Reads parse packets until a
+    /// byte arrives that does not start a packet, because a server may send the session tickets of
+    /// TLS 1.3 in packets.
+    pub(super) fn end_handshake(&mut self) {
         self.writes_packets = false;
     }
 
-    /// Sends the collected records in packets.
+    /// Sends the unflushed records in packets.
     fn poll_packets(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut pieces = self.gathered.chunks(DEFAULT_SIZE - HEADER).peekable();
+        let mut pieces = self.unflushed.chunks(DEFAULT_SIZE - HEADER).peekable();
         while let Some(piece) = pieces.next() {
             let status = if pieces.peek().is_none() { status::END_OF_MESSAGE } else { 0 };
             self.packets.extend(header(kind::PRELOGIN, status, piece.len(), 0));
             self.packets.extend_from_slice(piece);
         }
-        self.gathered.clear();
+        self.unflushed.clear();
         while !self.packets.is_empty() {
             let count = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.packets))?;
             if count == 0 {
@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         if !self.writes_packets {
             return Pin::new(&mut self.tcp).poll_write(cx, bytes);
         }
-        self.gathered.extend_from_slice(bytes);
+        self.unflushed.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // The caller may read without having flushed the collected records.
+        // The caller may not have flushed its records before it reads.
         ready!(self.poll_packets(cx))?;
         let Self { tcp, writes_packets, reads_packets, header, have, left, .. } = &mut *self;
         while *reads_packets {
@@ -118,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 *left -= count;
                 return Poll::Ready(Ok(()));
             }
-            // Only one byte at first, because it may belong to a TLS record without a packet.
+            // At first only one byte, because it may be the start of a TLS record without a packet.
             let end = if *have == 0 { 1 } else { HEADER };
             let mut rest = ReadBuf::new(&mut header[*have..end]);
             ready!(Pin::new(&mut *tcp).poll_read(cx, &mut rest))?;
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-/// Servers send the handshake as PRELOGIN or as responses.
+/// Whether packets of this type may contain the handshake: servers send PRELOGIN or responses.
 fn is_handshake_packet(kind: u8) -> bool {
     matches!(kind, kind::PRELOGIN | kind::RESPONSE)
 }

@@ -1,4 +1,4 @@
-//! What the manager knows about a connection's transport, which is owned by tiberius.
+//! The state of a connection that its transport, which tiberius owns, shares with the manager.
 
 use std::{
     io,
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{clock::Clock, limited::Allowance, lock::Lock};
 
-/// The action if a reset is due and the next request names a transaction, which the reset would
+/// The action if a reset is due and the next request belongs to a transaction, which a reset would
 /// roll back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResetRule {
-    /// Send the request (it is the rollback), and reset with the next request without a
+    /// Send the request, which is the rollback. Reset with the next request outside of a
     /// transaction.
     OutsideTransaction,
     /// Refuse the request.
@@ -35,7 +35,7 @@ pub(super) type Descriptor = [u8; 8];
 pub(super) struct Link {
     clock: Arc<dyn Clock>,
     state: Lock<State>,
-    /// What the server may still send.
+    /// How many bytes the server may still send.
     pub(super) allowance: Allowance,
 }
 
@@ -43,29 +43,29 @@ pub(super) struct Link {
 #[allow(clippy::struct_excessive_bools)] // The flags are independent.
 pub(super) struct State {
     /// When the server last sent something, on the monotonic clock.
-    heard: Duration,
+    last_received: Duration,
     /// The number of requests that were started.
     pub(super) requests: u64,
     responses: u64,
-    /// The last write did not complete at once; the task that wrote may have given up.
+    /// Whether the last write is incomplete. Its task may have given up.
     pub(super) stuck: bool,
-    /// The next request that allows it first resets the session.
+    /// The rule of a reset that is due.
     pub(super) reset: Option<ResetRule>,
     pub(super) resets_sent: u64,
-    /// The current request resets the session, and its response has not acknowledged the reset yet.
+    /// Whether the current request resets the session and its response has not acknowledged that.
     pub(super) awaits_reset: bool,
     /// The descriptor of the open transaction, from responses and from the headers of each request.
-    /// A transaction that began after the first result set of the last response is unknown.
+    /// A transaction that began after the first result set of the last response is not detected.
     pub(super) transaction: Option<Descriptor>,
-    /// A guard owns the transaction and has not ended it yet.
+    /// Whether a [`Transaction`](super::Transaction) owns the open transaction.
     pub(super) guarded: bool,
-    /// The guard was dropped, or the server ended its transaction, so requests are refused.
+    /// Whether requests are refused: that `Transaction` was dropped, or the server ended it.
     pub(super) abandoned: bool,
-    /// The server has acknowledged the login's token.
+    /// Whether the server has acknowledged the login's token.
     pub(super) acknowledged_token: bool,
-    /// The server's errors before it acknowledged the token.
+    /// The server's errors that arrived before it acknowledged the token.
     pub(super) login_errors: Vec<Vec<u8>>,
-    /// The server refused to change a database because it is read-only.
+    /// Whether the server refused to change a database because it is read-only.
     pub(super) is_read_only: bool,
     /// When the last request started.
     asked: Duration,
@@ -77,19 +77,19 @@ pub(super) struct State {
 
 impl Link {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        let state = State { heard: clock.monotonic(), ..State::default() };
+        let state = State { last_received: clock.monotonic(), ..State::default() };
         Self { clock, state: Lock::new(state), allowance: Allowance::for_login() }
     }
 
-    /// A connection is used by one task at a time, so this lock is never contended.
+    /// Locks the state. Only one task at a time uses a connection, so the lock is not contended.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Returns when the server last sent something, on the monotonic clock; initially, when the
-    /// connection was opened.
-    pub(super) fn heard(&self) -> Duration {
-        self.state().heard
+    /// Returns when the server last sent something, on the monotonic clock. The initial value is
+    /// the time at which the link was created.
+    pub(super) fn last_received(&self) -> Duration {
+        self.state().last_received
     }
 
     /// Whether every request has its complete response, and no write is incomplete.
@@ -106,18 +106,18 @@ impl Link {
     }
 
     /// Records that the server sent something.
-    pub(super) fn hears(&self) {
+    pub(super) fn record_received(&self) {
         let now = self.clock.monotonic();
-        self.state().heard = now;
+        self.state().last_received = now;
     }
 
     pub(super) fn response_ended(&self) {
         let mut state = self.state();
         state.responses += 1;
-        state.judge_reset();
+        state.check_reset();
     }
 
-    /// Records an error from the server, given from its number on.
+    /// Records an error of the server. `error` starts with the error's number.
     pub(super) fn server_error(&self, error: Vec<u8>) {
         let mut state = self.state();
         match error[..] {
@@ -139,37 +139,37 @@ impl Link {
     pub(super) fn transaction_ended(&self) {
         let mut state = self.state();
         state.transaction = None;
-        // Further requests would not be within the transaction.
+        // Further requests would run outside of the transaction.
         state.abandoned |= state.guarded;
     }
 
     /// Records that a caller waits for a response.
-    pub(super) fn waits(&self) {
+    pub(super) fn record_waiting(&self) {
         let now = self.clock.monotonic();
         self.state().waited = now;
     }
 
-    /// If the server sent nothing since the last request started, returns when that was, and how
-    /// long a caller waited for a response.
+    /// If the server sent nothing since the last request, returns when that request started, and
+    /// how long a caller has waited for the response.
     pub(super) fn unanswered(&self) -> Option<(Duration, Duration)> {
-        let State { heard, asked, waited, .. } = *self.state();
-        (heard < asked).then(|| (asked, waited.saturating_sub(asked)))
+        let State { last_received, asked, waited, .. } = *self.state();
+        (last_received < asked).then(|| (asked, waited.saturating_sub(asked)))
     }
 
-    /// Refuses requests from now on, because their transaction was dropped.
-    pub(super) fn abandon(&self) {
+    /// Refuses further requests, because their transaction was dropped.
+    pub(super) fn refuse_requests(&self) {
         let mut state = self.state();
         (state.guarded, state.abandoned) = (false, true);
     }
 
     /// Accepts requests again, for the rollback.
-    pub(super) fn readmit(&self) {
+    pub(super) fn accept_requests(&self) {
         let mut state = self.state();
         (state.guarded, state.abandoned) = (false, false);
     }
 
-    /// Whether the next request carries the reset bit.
-    pub(super) fn reset_goes_with(&self, transaction: Option<Descriptor>) -> io::Result<bool> {
+    /// Records the next request's transaction, and returns whether the request gets the reset bit.
+    pub(super) fn take_reset(&self, transaction: Option<Descriptor>) -> io::Result<bool> {
         let mut state = self.state();
         state.transaction = transaction;
         match (state.reset, transaction.is_some()) {
@@ -192,7 +192,7 @@ impl Link {
         }
     }
 
-    /// The first fault is kept.
+    /// Records a fault, unless there is an earlier one.
     pub(super) fn set_fault(&self, fault: RetireReason) {
         self.state().set_fault(fault);
     }
@@ -203,9 +203,9 @@ impl State {
         self.fault.get_or_insert(fault);
     }
 
-    /// The acknowledgement of a reset comes before this point, or not at all. An earlier fault is
-    /// kept: after a severe error or an attention, a missing acknowledgement means nothing.
-    pub(super) fn judge_reset(&mut self) {
+    /// Sets a fault if a reset is not acknowledged at this point of the response. An earlier fault
+    /// is kept: after a severe error or an attention, the acknowledgement may be missing.
+    pub(super) fn check_reset(&mut self) {
         if std::mem::take(&mut self.awaits_reset) {
             self.set_fault(RetireReason::ResetNotAcknowledged);
         }

@@ -17,19 +17,19 @@ pub struct LoginRefused {
     pub(super) audience: String,
     /// When the token expires.
     pub(super) expires_on: std::time::SystemTime,
-    /// The outcome of the login with another token, in a sentence.
+    /// A sentence about the login with another token: its outcome, or why there was none.
     pub(super) second_login: String,
     /// The server's error.
     pub source: ServerError,
 }
 
 impl LoginRefused {
-    /// Returns the token's audience, if it is not this server's.
+    /// Returns the token's audience if it differs from the audience of this server.
     fn wrong_audience(&self) -> Option<&str> {
         let audience = self.claims.as_ref()?.audience.as_deref()?;
         let bare = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
         let (is, should_be) = (bare(audience), bare(&self.audience));
-        // An application has a name of either kind.
+        // An audience is a URI or an application ID; the two kinds cannot be compared.
         let alike = is.contains("://") == should_be.contains("://");
         (alike && is != should_be).then_some(audience)
     }
@@ -58,13 +58,12 @@ impl std::error::Error for LoginRefused {
 }
 
 impl LoginRefused {
-    /// Whether one of the server's errors contains this text. All refusals have the same number, so
-    /// only the text differs.
-    fn says(&self, text: &str) -> bool {
+    /// Whether one of the server's messages contains this text: all refusals have the same number.
+    fn message_contains(&self, text: &str) -> bool {
         self.source.each().any(|error| error.message().contains(text))
     }
 
-    /// Returns the likely reason, and what to do.
+    /// Returns the likely reason and what to do.
     fn reason(&self) -> String {
         if let Some(audience) = self.wrong_audience() {
             let host = self.server.split(',').next().unwrap_or_default();
@@ -77,14 +76,15 @@ impl LoginRefused {
                 self.audience
             );
         }
-        if self.says("configured to accept this token") || self.says("Incorrect or invalid token") {
+        let wrong_tenant = ["configured to accept this token", "Incorrect or invalid token"];
+        if wrong_tenant.into_iter().any(|text| self.message_contains(text)) {
             let tenant = self.claims.as_ref().and_then(|claims| claims.tenant_id.as_deref());
             return format!(
                 "the token is from another tenant than the server, or the server has no Entra administrator. Compare the tenant {} with `az account show --query tenantId` for the server's subscription, and run `az sql server ad-admin list --resource-group GROUP --server SERVER`.",
                 tenant.unwrap_or("of the token")
             );
         }
-        if self.says("expired") {
+        if self.message_contains("expired") {
             return "the server considers the token expired: check the clock of this machine and the source of the tokens.".to_owned();
         }
         let name = self.claims.as_ref().and_then(Claims::principal_name);
@@ -102,7 +102,7 @@ impl LoginRefused {
         )
     }
 
-    /// Describes the token's claims, to compare them with the server's settings.
+    /// Describes the token, so that the user can compare it with the server's settings.
     fn token(&self) -> String {
         let Some(claims) = &self.claims else {
             return "The token is not a JWT, so its principal is unknown.".to_owned();

@@ -20,12 +20,12 @@ use crate::{
 
 /// Opens and cleans the connections of a [`Pool`](super::Pool).
 ///
-/// [`Connector::pool_builder`] creates one for each pool. Use it with deadpool's own builder for
-/// other settings.
+/// [`Connector::pool_builder`] creates a manager for each pool. Create one yourself for deadpool's
+/// own builder, which has other settings.
 #[derive(Debug)]
 pub struct Manager {
     connector: Connector,
-    /// On the monotonic clock.
+    /// Its times are monotonic.
     silent: SilentServer,
     pub(super) state: Arc<PoolState<Self, Connection>>,
 }
@@ -38,42 +38,42 @@ pub struct Manager {
 /// [manual](crate::manual::connections) describes the other steps.
 ///
 /// The server closes a connection that is reset under another security context (`EXECUTE AS … WITH
-/// NO REVERT`; error 18059). With [`Fast`](Self::Fast), the next borrower's first request gets that
-/// error. Application roles probably behave in the same way, but were not tested.
-/// [Take](super::PooledConnection::take) such a connection out of the pool.
+/// NO REVERT`), with error 18059. With [`Fast`](Self::Fast), the next borrower's first request gets
+/// that error. Application roles probably behave in the same way, but this was not tested.
+/// [Take](super::PooledConnection::take) such connections out of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Recycling {
     /// Sends one request that checks the connection, rolls back an open transaction, and restores
-    /// READ COMMITTED (which a reset does not). In the background when the connection is returned,
-    /// in a runtime with several threads; otherwise at the next checkout.
+    /// READ COMMITTED (which a reset does not restore). On a runtime with several threads, this is
+    /// done in the background when the connection is returned, otherwise at the next checkout.
     #[default]
     Clean,
-    /// Sends nothing; the next borrower's first request resets the session. That request fails if
-    /// the connection broke unnoticed. A changed isolation level remains. A connection that is
-    /// returned in a transaction is closed.
+    /// Sends nothing. The next borrower's first request resets the session, and fails if the
+    /// connection broke unnoticed. A changed isolation level remains. A connection that is returned
+    /// in a transaction is closed.
     ///
     /// A transaction that began after the first result set of the last response is not detected: it
-    /// keeps its locks, and the next borrower's first request fails with a retryable error. A bulk
-    /// insert that was dropped before its end leaves the server waiting for rows, which also fails
-    /// the next request.
+    /// keeps its locks, and the next borrower's first request fails with a retryable error. The
+    /// first request also fails after a bulk insert that was dropped before its end, because the
+    /// server still waits for rows.
     Fast,
 }
 
-/// Rolls back an open transaction, restores what a reset does not, and returns one row with 0.
-/// After `SET NOEXEC ON` and the like, it returns no row.
+/// Rolls back an open transaction, restores the isolation level, and returns one row with 0. After
+/// `SET NOEXEC ON` and similar settings, it returns no row.
 pub(crate) const PROBE: [&str; 3] = [
     "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; ",
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ",
     "SELECT @@TRANCOUNT",
 ];
 
-/// If a probe takes longer, the connection is considered dead.
+/// The time limit of a probe, after which the connection is considered dead.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Azure SQL validates a session's token again during the session. A connection is not used again
-/// if its token expires within this time, minus up to half of it at random: all connections of a
-/// pool may have the same token.
+/// A connection is not used again if its token expires within this time, because Azure SQL also
+/// validates the token during the session. The time is shortened by up to half at random, because
+/// all connections of a pool may have the same token.
 const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 
 impl Manager {
@@ -84,14 +84,14 @@ impl Manager {
         Self { connector, silent: SilentServer::default(), state }
     }
 
-    /// Returns its connector.
+    /// Returns the connector.
     #[must_use]
     pub fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    /// Whether an idle connection may be used again, as far as is known without a request. Retires
-    /// it if not.
+    /// Whether an idle connection may be used again, as far as is known without a request. If not,
+    /// counts it as retired.
     pub(super) fn is_fit(&self, connection: &Connection) -> bool {
         if connection.retired {
             return false;
@@ -120,7 +120,7 @@ impl Manager {
     }
 
     /// Whether a returned connection may be used again. If so, its next request resets the session,
-    /// even without further preparation.
+    /// even if the connection is not prepared for its next borrower.
     #[cfg(feature = "bb8")]
     pub(crate) fn take_back(&self, connection: &mut Connection) -> bool {
         if connection.retired || self.returned(connection, false) == Returned::Close {
@@ -130,12 +130,12 @@ impl Manager {
         true
     }
 
-    /// Returns the action for a returned connection.
+    /// Decides about a returned connection, and retires it if it must be closed.
     pub(super) fn returned(&self, connection: &mut Connection, may_spawn: bool) -> Returned {
         let config = self.connector.config();
         let fast = config.recycling == Recycling::Fast;
         if fast {
-            self.note_silence(&connection.link);
+            self.record_silence(&connection.link);
         }
         if let Some(reason) = self.unfit(connection) {
             self.retire(connection, reason);
@@ -153,16 +153,15 @@ impl Manager {
         returned
     }
 
-    /// Without a probe, the borrowers' requests show that the server is silent: nothing was
-    /// received for `Command Timeout` or 5 s, whichever is shorter. A query that takes as long
-    /// cannot be distinguished, unless something was received on another connection in the
-    /// meantime.
-    fn note_silence(&self, link: &Link) {
+    /// Detects a silent server without a probe, by the borrowers' requests: nothing was received
+    /// for `Command Timeout` or 5 s, whichever is shorter. A slow query looks the same, unless
+    /// something was received on another connection in the meantime.
+    fn record_silence(&self, link: &Link) {
         let limit = self.connector.config().command_timeout.unwrap_or(PROBE_TIMEOUT);
         match link.unanswered() {
-            None => self.silent.heard(link.heard()),
+            None => self.silent.record_received(link.last_received()),
             Some((asked, waited)) if waited >= limit.min(PROBE_TIMEOUT) => {
-                self.silent.silent(asked);
+                self.silent.record_unanswered(asked);
             }
             Some(_) => {}
         }
@@ -186,7 +185,7 @@ impl Manager {
         }
         let times = Times {
             created: connection.created,
-            heard: connection.link.heard(),
+            last_received: connection.link.last_received(),
             token_expires_on: connection.token_expires_on,
             jitter: connection.jitter,
         };
@@ -216,11 +215,11 @@ impl Manager {
     }
 
     pub(super) async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
-        connection.link.readmit();
+        connection.link.accept_requests();
         connection.link.state().reset = Some(ResetRule::OutsideTransaction);
         let cleaning = async {
             self.verify(connection).await?;
-            // A probe that rolled back could not carry the reset.
+            // A probe that rolls back a transaction does not get the reset bit.
             if connection.link.state().reset.is_some() {
                 self.verify(connection).await
             } else {
@@ -236,16 +235,16 @@ impl Manager {
         let probed = Box::pin(self.probe(connection));
         let probed = clock::timeout(&**self.connector.0.clock(), PROBE_TIMEOUT, probed).await;
         connection.link.allowance.lift();
-        // `Command Timeout` may be the shorter limit.
+        // `Command Timeout` may expire before the probe's limit.
         let is_silent = match &probed {
             Err(clock::Elapsed) => true,
             Ok(Err(tiberius::error::Error::Io { kind, .. })) => *kind == ErrorKind::TimedOut,
             Ok(_) => false,
         };
-        // A connection with a transaction may still be rolling back, which says nothing about
-        // others.
+        // If the reset is still due, the server may be rolling back a transaction, and is not
+        // silent.
         if is_silent && connection.link.state().reset.is_none() {
-            self.silent.silent(began);
+            self.silent.record_unanswered(began);
         }
         if matches!(probed, Ok(Ok(true))) && connection.link.state().fault.is_none() {
             let at = self.connector.0.clock().monotonic();
@@ -261,8 +260,8 @@ impl Manager {
 
     /// Whether the connection works and the session is clean.
     ///
-    /// Synapse's dedicated SQL pools only support READ UNCOMMITTED, and refuse the whole batch. The
-    /// connector detects this if the statement alone gets the same error, and no other one does.
+    /// Synapse's dedicated SQL pools only support READ UNCOMMITTED and refuse the whole batch. To
+    /// detect this, the SET statement alone must get the same error, and the rest must succeed.
     async fn probe(&self, connection: &mut Connection) -> tiberius::Result<bool> {
         let [roll_back, read_committed, count] = PROBE;
         let without = [roll_back, count].concat();
@@ -289,18 +288,18 @@ impl Manager {
     }
 }
 
-/// The times of a connection, on the monotonic clock.
+/// The times of a connection. They are monotonic unless noted.
 pub(crate) struct Times {
     pub(crate) created: Duration,
-    pub(crate) heard: Duration,
-    /// On the wall clock.
+    pub(crate) last_received: Duration,
+    /// A time of day.
     pub(crate) token_expires_on: SystemTime,
-    /// From 0 to 1, so that the connections of a pool do not expire together.
+    /// A random number from 0 to 1, so that the connections of a pool do not expire together.
     pub(crate) jitter: f64,
 }
 
 impl<C: Send + 'static> Engine<Driver<C>> {
-    /// Returns why a connection must not be used again, judging by its times alone.
+    /// Returns why a connection must not be used again because of its times.
     pub(crate) fn outlived(&self, times: &Times, silent: &SilentServer) -> Option<RetireReason> {
         let (clock, config) = (self.clock(), &self.driver.config);
         let since = |then| clock.monotonic().saturating_sub(then);
@@ -308,12 +307,12 @@ impl<C: Send + 'static> Engine<Driver<C>> {
         if config.max_lifetime.is_some_and(|limit| age >= jittered(limit, times.jitter)) {
             return Some(RetireReason::Age);
         }
-        if config.idle_timeout.is_some_and(|limit| since(times.heard) >= limit) {
+        if config.idle_timeout.is_some_and(|limit| since(times.last_received) >= limit) {
             return Some(RetireReason::Idle);
         }
-        // After one connection did not respond, do not wait in turn for others on which nothing was
-        // received since.
-        if silent.includes(times.heard) {
+        // Otherwise, a checkout would wait in turn for each connection to a server that stopped
+        // responding.
+        if silent.includes(times.last_received) {
             return Some(RetireReason::Silent);
         }
         let margin = TOKEN_MARGIN.mul_f64(1.0 - 0.5 * times.jitter);
@@ -323,13 +322,13 @@ impl<C: Send + 'static> Engine<Driver<C>> {
         if self.tokens.has_newer_than(times.token_expires_on) {
             return Some(RetireReason::TokenExpiry);
         }
-        // Without connects, no caller would request a token.
+        // A pool that does not connect has no other caller that refreshes the token.
         self.tokens.refresh_if_due();
         None
     }
 }
 
-/// Whether the connection works and the session is clean.
+/// Runs a probe. Returns whether no transaction is open.
 async fn run(client: &mut Client, probe: &str) -> tiberius::Result<bool> {
     let asking = async { client.simple_query(probe).await?.into_results().await };
     let results = quietly(asking).await?;

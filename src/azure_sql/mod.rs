@@ -1,5 +1,5 @@
 //! Azure SQL, with [tiberius]: Azure SQL Database, Managed Instance, and SQL database in Fabric.
-//! (Synapse and Fabric's warehouse accept the same logins, but were not tested.)
+//! (Synapse and Fabric's warehouse accept the same logins, but are not tested.)
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,13 +12,13 @@
 //! # }
 //! ```
 //!
-//! [`pool`] does everything in one call. Step by step: [`Config`] has the address and settings,
-//! [`Connector`] connects and logs in, and its [`pool_builder`](Connector::pool_builder) builds a
-//! [`Pool`], which is a deadpool pool.
+//! [`pool`] does everything in one call. In single steps: parse or build a [`Config`] (the address
+//! and the settings), create a [`Connector`] (which connects and logs in), and build a [`Pool`] (a
+//! deadpool pool) with its [`pool_builder`](Connector::pool_builder).
 //!
 //! In a program that logs through the `log` crate without a `tracing` subscriber, tiberius warns on
-//! every connect that credentials are sent unencrypted (target `tiberius`). They are encrypted:
-//! tiberius does not see the TLS of the transport below it.
+//! every connect that credentials are sent unencrypted (target `tiberius`). They are encrypted, but
+//! tiberius does not know that, because the transport below it does TLS.
 
 mod config;
 mod connection;
@@ -64,7 +64,7 @@ pub(crate) use self::{
     driver::{Driver, LogIn, quietly},
     error::is_transient_code,
     manager::{PROBE, PROBE_TIMEOUT, Times},
-    pool::lends,
+    pool::impl_pooled_connection,
     returned::{Cleaned, Pooled, Returned, Unclean, decide},
 };
 use crate::{
@@ -73,20 +73,19 @@ use crate::{
     token::Identity,
 };
 
-/// Builds a pool from a connection string (ADO.NET, ODBC, JDBC, Prisma, or a URL: see [`Config`]
-/// for its keywords), with the identity that its `Authentication` selects, otherwise that of the
-/// environment. It neither connects nor requests a token yet.
+/// Builds a pool from a connection string: ADO.NET, ODBC, JDBC, Prisma, or a URL (see [`Config`]
+/// for the keywords). `Authentication` selects the identity. Without it, the environment describes
+/// the identity. The pool neither connects nor requests a token before its first use.
 ///
 /// # Errors
 ///
-/// [`Error`], if the string, the identity's settings or a CA file is invalid.
+/// [`Error`], if the string, a setting of the identity or a CA file is invalid.
 pub fn pool(connection_string: &str) -> Result<Pool, Error> {
     Ok(connector(connection_string)?.pool())
 }
 
-/// Like [`pool`], with the settings that Service Connector and App Service provide in the
-/// environment. An info event names the variables that were used. The first of these that is set is
-/// used:
+/// Builds a pool like [`pool`], from the environment variables that Service Connector and App
+/// Service set. It uses the first of these that is set, and an info event names the variables:
 ///
 /// 1. `AZURE_SQL_CONNECTIONSTRING`, from Service Connector for .NET, Java and Go. For a service
 ///    principal, `AZURE_SQL_TENANTID` is also read.
@@ -106,7 +105,7 @@ pub fn pool(connection_string: &str) -> Result<Pool, Error> {
 ///
 /// # Errors
 ///
-/// The errors of [`pool`]; also [`ConfigError::Value`], with the names of the variables, if none of
+/// The errors of [`pool`]. Also [`ConfigError::Value`], with the names of the variables, if none of
 /// them is set, or if several variables of App Service are set.
 pub fn pool_from_env() -> Result<Pool, Error> {
     let (config, credential) = Config::of_variables(&Environment::from_process())?;
@@ -123,12 +122,12 @@ pub fn connector(connection_string: &str) -> Result<Connector, Error> {
     connector_of(&Identity::new(credential), config)
 }
 
-/// Like [`pool`], with an identity that is shared with other pools.
+/// Builds a pool like [`pool`], with an identity that other pools may share.
 ///
 /// # Errors
 ///
-/// [`Error`], if the string or a CA file is invalid. A string that selects an identity
-/// (`Authentication`, `User Id`) other than the environment's is refused.
+/// [`Error`], if the string or a CA file is invalid, or if the string selects an identity
+/// (`Authentication`, `User Id`) other than the environment's.
 pub fn pool_with(identity: &Identity, connection_string: &str) -> Result<Pool, Error> {
     Ok(connector_with(identity, connection_string)?.pool())
 }

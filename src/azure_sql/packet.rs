@@ -1,5 +1,4 @@
-//! TDS packets (MS-TDS 2.2.3.1): their headers, and how the transport follows them in both
-//! directions.
+//! TDS packets (MS-TDS 2.2.3.1): their headers, and parsers of the packets in both directions.
 
 use std::io;
 
@@ -33,18 +32,18 @@ pub(super) mod status {
     pub(in super::super) const RESET_CONNECTION: u8 = 0x08;
 }
 
-/// Returns the header of a packet with `payload` bytes after the header.
+/// Returns the header of a packet whose payload has `payload` bytes.
 pub(super) fn header(kind: u8, status: u8, payload: usize, id: u8) -> [u8; HEADER] {
     let length = u16::try_from(payload + HEADER).unwrap_or(u16::MAX).to_be_bytes();
     [kind, status, length[0], length[1], 0, 0, id, 0]
 }
 
-/// The parts of a header that are used here.
+/// The fields of a header that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: u8,
     pub(super) last: bool,
-    /// The number of bytes after the header.
+    /// The length of the payload in bytes.
     pub(super) payload: usize,
 }
 
@@ -58,21 +57,21 @@ impl Header {
     }
 }
 
-/// Follows the server's packets and counts responses.
+/// Parses the server's packets, and records responses in the link.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     header: [u8; HEADER],
     have: usize,
-    /// The remaining payload of the packet whose header is complete.
+    /// The number of unread bytes of the current packet's payload.
     left: usize,
     last: bool,
     response: Response,
 }
 
 impl Incoming {
-    /// Processes the next bytes, in pieces of any size.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], link: &Link) -> io::Result<()> {
-        link.hears();
+    /// Parses the next bytes, which may be any part of the server's packets.
+    pub(super) fn process(&mut self, mut bytes: &[u8], link: &Link) -> io::Result<()> {
+        link.record_received();
         while !bytes.is_empty() {
             if self.have < HEADER {
                 let taken = bytes.len().min(HEADER - self.have);
@@ -101,19 +100,19 @@ impl Incoming {
     }
 }
 
-/// Collects the client's packets one by one, so that each packet is complete when its header is
-/// inspected and, if a reset is due, changed.
+/// Collects the client's packets one by one. A complete packet may be refused, or its header gets
+/// the reset bit if a reset is due.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    /// Zeroized, because it contains the token until the login is sent.
+    /// The current packet. Zeroized, because the packet of the login contains the token.
     packet: Zeroizing<Vec<u8>>,
-    /// The length of `packet`, once its header is complete.
+    /// The final length of `packet`, once its header is complete.
     length: usize,
-    /// The last packet did not end its message, so the next packet continues it.
+    /// Whether the next packet continues a message.
     within_message: bool,
-    /// The current message is not sent.
+    /// Whether the current message is refused.
     refuses: bool,
-    /// A whole message was not sent, and its response is due.
+    /// Whether a whole message was refused, so that its response is due.
     refused: bool,
     sent: usize,
 }
@@ -130,19 +129,19 @@ impl Outgoing {
             };
             let payload = Header::read(header)?.payload;
             self.length = HEADER + payload;
-            // In one step, because growing the buffer later would leave a copy of a login in
+            // In one step: if the buffer grew later, a copy of the login's token would remain in
             // memory.
             self.packet.reserve_exact(payload);
         }
         let more = (bytes.len() - taken).min(self.length - self.packet.len());
         self.packet.extend_from_slice(&bytes[taken..taken + more]);
         if self.is_whole() {
-            self.look(link)?;
+            self.inspect(link)?;
         }
         Ok(taken + more)
     }
 
-    /// Whether a packet was started and is incomplete.
+    /// Whether there is an incomplete packet.
     pub(super) fn is_partial(&self) -> bool {
         !self.packet.is_empty() && !self.is_whole()
     }
@@ -156,7 +155,7 @@ impl Outgoing {
         if self.is_whole() { &self.packet[self.sent..] } else { &[] }
     }
 
-    /// Records that `count` of these bytes were sent.
+    /// Records that the first `count` unsent bytes were sent.
     pub(super) fn mark_sent(&mut self, count: usize) {
         self.sent += count;
         if self.sent == self.packet.len() {
@@ -171,7 +170,7 @@ impl Outgoing {
         std::mem::take(&mut self.refused)
     }
 
-    fn look(&mut self, link: &Link) -> io::Result<()> {
+    fn inspect(&mut self, link: &Link) -> io::Result<()> {
         let first = !self.within_message;
         let (kind, last) = (self.packet[0], self.packet[1] & status::END_OF_MESSAGE != 0);
         self.within_message = !last;
@@ -187,16 +186,16 @@ impl Outgoing {
             return Ok(());
         }
         if kind == kind::ATTENTION {
-            // Only a decoder of tokens could tell whether the acknowledgement comes alone or within
-            // the response.
+            // The connection is retired, because only a full decoder could find the acknowledgement
+            // within the response.
             link.set_fault(RetireReason::Cancelled);
             return Ok(());
         }
         link.request_started();
         if matches!(kind, kind::BATCH | kind::RPC | kind::TRANSACTION) {
             let transaction = transaction(&self.packet[HEADER..]);
-            // A refused packet must not be sent later, either.
-            if link.reset_goes_with(transaction).inspect_err(|_| self.packet.clear())? {
+            // A packet that is refused here must not be sent later.
+            if link.take_reset(transaction).inspect_err(|_| self.packet.clear())? {
                 self.packet[1] |= status::RESET_CONNECTION;
             }
         }
@@ -242,7 +241,7 @@ mod tests {
         headers
     }
 
-    /// Sends `bytes` in pieces of `size`, and returns what is sent to the server.
+    /// Writes `bytes` in pieces of `size`, and returns the bytes that are sent to the server.
     fn send(
         outgoing: &mut Outgoing,
         bytes: &[u8],
@@ -279,7 +278,7 @@ mod tests {
             let mut incoming = Incoming::default();
             for piece in response.chunks(size) {
                 assert!(!link.is_settled());
-                incoming.pass(piece, &link).unwrap();
+                incoming.process(piece, &link).unwrap();
             }
             assert!(link.is_settled(), "pieces of {size}");
         }
@@ -327,7 +326,7 @@ mod tests {
     fn a_packet_shorter_than_its_header_is_refused() {
         let short = [4, 1, 0, 7, 0, 0, 0, 0];
         let link = Link::default();
-        assert!(Incoming::default().pass(&short, &link).is_err());
+        assert!(Incoming::default().process(&short, &link).is_err());
         assert!(Outgoing::default().take(&short, &link).is_err());
     }
 

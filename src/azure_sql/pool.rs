@@ -9,20 +9,20 @@ use super::{
 };
 use crate::connect;
 
-/// Defines a pooled connection as an `Option<Object<Manager>>`: it dereferences to the connection,
-/// and when it is dropped, the manager decides about the connection.
-macro_rules! lends {
+/// Implements a pooled connection, a tuple of `Option<Object<Manager>>`: it dereferences to the
+/// connection, and when it is dropped, the manager decides whether to keep the connection.
+macro_rules! impl_pooled_connection {
     ($pooled:ident, $manager:ident, $connection:ident) => {
         impl $pooled {
             fn object(&self) -> &Object<$manager> {
                 match &self.0 {
                     Some(object) => object,
-                    None => gone(),
+                    None => already_taken(),
                 }
             }
         }
 
-        fn gone() -> ! {
+        fn already_taken() -> ! {
             unreachable!("the object is taken only when a pooled connection is dropped or taken")
         }
 
@@ -35,7 +35,7 @@ macro_rules! lends {
                 if pool.is_closed() {
                     return;
                 }
-                // On a runtime with one thread, a task runs only inside `block_on`.
+                // A runtime with one thread runs tasks only inside `block_on`.
                 let runtime = Handle::try_current().ok();
                 let runtime = runtime
                     .filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
@@ -46,7 +46,7 @@ macro_rules! lends {
                         runtime.spawn(async move {
                             tokio::select! {
                                 () = clean(unclean, pool.manager()) => {}
-                                // A pool that is closing does not wait for the cleaning.
+                                // The pool is closing, so the connection is closed.
                                 _ = alive.changed() => {}
                             }
                         });
@@ -56,7 +56,7 @@ macro_rules! lends {
             }
         }
 
-        /// Cleans a connection, and returns it to the pool if that succeeds.
+        /// Cleans a connection and returns it to the pool, or retires it.
         async fn clean(mut unclean: Unclean<Object<$manager>>, manager: &$manager) {
             let Some(object) = unclean.object() else { return };
             match manager.clean(object).await {
@@ -83,20 +83,20 @@ macro_rules! lends {
             fn deref_mut(&mut self) -> &mut $connection {
                 match &mut self.0 {
                     Some(object) => object,
-                    None => gone(),
+                    None => already_taken(),
                 }
             }
         }
     };
 }
 #[cfg(feature = "unstable-mssql-tds")]
-pub(crate) use lends;
+pub(crate) use impl_pooled_connection;
 
 /// A deadpool pool of Azure SQL connections.
 ///
 /// With [`Recycling::Clean`](super::Recycling::Clean), a returned connection is cleaned in the
-/// background. Until then, [`status`](deadpool::managed::Pool::status) counts it as in use, and a
-/// `get` that does not wait may time out right after a connection was returned.
+/// background. Until it is clean, [`status`](deadpool::managed::Pool::status) counts it as in use,
+/// and a `get` that does not wait may time out.
 pub type Pool = deadpool::managed::Pool<Manager, PooledConnection>;
 
 /// Builds a [`Pool`].
@@ -108,10 +108,10 @@ pub type PoolError = deadpool::managed::PoolError<Error>;
 /// A connection that is checked out of a [`Pool`]. It dereferences to [`Connection`], and so to
 /// [`Client`](super::Client).
 ///
-/// When it is dropped, the connection is cleaned and returned to the pool, or it is closed. It is
-/// closed if it broke, if its last request has no complete response (the server then cancels the
-/// query), or if a transaction is open that cannot be rolled back in the background: with
-/// [`Recycling::Fast`](super::Recycling::Fast), on a runtime with one thread, and outside of a
+/// When it is dropped, the connection is cleaned and returned to the pool, or closed. It is closed
+/// if it broke, or if its last request has no complete response (the server then cancels the
+/// query). It is also closed if a transaction is open that cannot be rolled back in the background:
+/// with [`Recycling::Fast`](super::Recycling::Fast), on a runtime with one thread, and outside of a
 /// runtime.
 #[derive(Debug)]
 pub struct PooledConnection(Option<Object<Manager>>);
@@ -123,10 +123,10 @@ impl PooledConnection {
         match this.0.take() {
             Some(object) => {
                 let connection = Object::take(object);
-                connection.link.readmit();
+                connection.link.accept_requests();
                 connection
             }
-            None => gone(),
+            None => already_taken(),
         }
     }
 
@@ -136,13 +136,13 @@ impl PooledConnection {
         Object::id(this.object())
     }
 
-    /// Returns when the connection was opened, and how often it was checked out.
+    /// Returns when the connection was opened and how often it was reused.
     pub fn metrics(this: &Self) -> &Metrics {
         Object::metrics(this.object())
     }
 }
 
-lends!(PooledConnection, Manager, Connection);
+impl_pooled_connection!(PooledConnection, Manager, Connection);
 
 impl<M: deadpool::managed::Manager> Pooled for Object<M> {
     fn discard(self) {
@@ -150,12 +150,11 @@ impl<M: deadpool::managed::Manager> Pooled for Object<M> {
     }
 }
 
-/// Closes `pool` and waits, without a time limit, until the last of its connections has been
-/// returned. Use it when a program shuts down. Connections that were
-/// [taken](PooledConnection::take) out of the pool do not count, and connections that are being
-/// cleaned are closed.
+/// Closes `pool` and waits, without a time limit, until all its connections have been returned and
+/// closed. Use it when a program shuts down. It does not wait for connections that were
+/// [taken](PooledConnection::take) out of the pool, and closes connections that are being cleaned.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();
-    pool.manager().state.end();
+    pool.manager().state.stop();
     connect::drained(pool).await;
 }

@@ -1,6 +1,6 @@
-//! PRELOGIN (MS-TDS 2.2.6.5): what client and server negotiate before TLS.
+//! PRELOGIN (MS-TDS 2.2.6.5): the negotiation between client and server before TLS.
 
-/// The options that are used here.
+/// The options that are sent or parsed here.
 mod option {
     pub(super) const VERSION: u8 = 0;
     pub(super) const ENCRYPTION: u8 = 1;
@@ -19,25 +19,25 @@ const ENCRYPT_REQUIRED: u8 = 3;
 
 /// The server's response to our PRELOGIN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Response {
     encryption: u8,
     fed_auth_required: bool,
     nonce: Option<[u8; 32]>,
 }
 
-/// Returns the payload of our PRELOGIN: TLS is requested, and a login with a token
+/// Returns the payload of our PRELOGIN, which requests TLS and a login with a token
 /// (FEDAUTHREQUIRED, MS-TDS 2.2.6.5).
 ///
-/// It uses `ENCRYPT_ON` instead of `ENCRYPT_REQ`, because a Microsoft server responds to the latter
-/// with OFF.
+/// It contains `ENCRYPT_ON` instead of `ENCRYPT_REQ`, because Microsoft's servers respond to
+/// `ENCRYPT_REQ` with OFF.
 ///
-/// It contains a trace ID (a connection's and an activity's GUID, and a number) as in Microsoft's
-/// drivers. Servers to which Fabric routes reportedly refuse logins without it.
+/// It contains a trace ID (GUIDs of a connection and of an activity, and a number), as in
+/// Microsoft's drivers. Servers to which Fabric routes reportedly refuse logins without a trace ID.
 pub(super) fn request() -> Vec<u8> {
     let mut trace_id = [0; 16 + 16 + 4];
     fastrand::fill(&mut trace_id[..32]);
     encode(&[
-        // The version is the client's own; tiberius also sends 0.
+        // The version of the client. tiberius also sends 0.
         (option::VERSION, &[0; 6]),
         (option::ENCRYPTION, &[ENCRYPT_ON]),
         (option::INSTANCE, &[0]),
@@ -48,8 +48,8 @@ pub(super) fn request() -> Vec<u8> {
     ])
 }
 
-impl Answer {
-    /// Returns `None` if the payload cannot be parsed.
+impl Response {
+    /// Parses a payload. Returns `None` if it is malformed.
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
         let mut answer =
             Self { encryption: ENCRYPT_NOT_SUPPORTED, fed_auth_required: false, nonce: None };
@@ -85,8 +85,8 @@ impl Answer {
         matches!(self.encryption, ENCRYPT_ON | ENCRYPT_REQUIRED)
     }
 
-    /// Returns this response without encryption for tiberius, which must not encrypt as well.
-    /// Options that it does not use are omitted, because it refuses unknown ones.
+    /// Returns the response for tiberius. It declines encryption, because tiberius must not encrypt
+    /// again, and omits options that tiberius does not use, because it refuses unknown options.
     pub(super) fn for_tiberius(&self) -> Vec<u8> {
         let required = [u8::from(self.fed_auth_required)];
         let mut options: Vec<(u8, &[u8])> = vec![
@@ -100,7 +100,7 @@ impl Answer {
     }
 }
 
-/// Encodes a table of (token, offset, length), its terminator, then the data.
+/// Encodes options: a table of (token, offset, length), its terminator, and the data.
 fn encode(options: &[(u8, &[u8])]) -> Vec<u8> {
     let mut table = Vec::new();
     let mut data = Vec::new();
@@ -131,19 +131,19 @@ mod tests {
             (option::NONCE, &[7; 32]),
             (99, b"new"),
         ]);
-        let answer = Answer::read(&sent).unwrap();
+        let answer = Response::read(&sent).unwrap();
         assert!(answer.encrypts());
-        let passed_on = Answer::read(&answer.for_tiberius()).unwrap();
-        assert!(!passed_on.encrypts());
-        assert_eq!(passed_on, Answer { encryption: ENCRYPT_NOT_SUPPORTED, ..answer });
-        assert_eq!(passed_on.nonce, Some([7; 32]));
+        let forwarded = Response::read(&answer.for_tiberius()).unwrap();
+        assert!(!forwarded.encrypts());
+        assert_eq!(forwarded, Response { encryption: ENCRYPT_NOT_SUPPORTED, ..answer });
+        assert_eq!(forwarded.nonce, Some([7; 32]));
     }
 
     #[test]
     fn a_response_without_an_encryption_option_declines_encryption() {
-        assert!(!Answer::read(&[option::TERMINATOR]).unwrap().encrypts());
+        assert!(!Response::read(&[option::TERMINATOR]).unwrap().encrypts());
         for declined in [0, 2] {
-            let answer = Answer::read(&encode(&[(option::ENCRYPTION, &[declined])])).unwrap();
+            let answer = Response::read(&encode(&[(option::ENCRYPTION, &[declined])])).unwrap();
             assert!(!answer.encrypts());
         }
     }
@@ -155,7 +155,7 @@ mod tests {
             encode(&[(option::ENCRYPTION, &[ENCRYPT_ON]), (option::FED_AUTH_REQUIRED, &[2])]);
         let empty = &[1, 0, 6, 0, 0, 0xff];
         for garbage in [&b""[..], b"HTTP/1.1 400", &[0, 0, 0], &beyond, empty, &illegal] {
-            assert_eq!(Answer::read(garbage), None, "{garbage:?}");
+            assert_eq!(Response::read(garbage), None, "{garbage:?}");
         }
     }
 }

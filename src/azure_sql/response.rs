@@ -1,9 +1,9 @@
-//! What the server reports in its responses, as far as it can be parsed without decoding rows.
+//! Parses the server's responses, as far as that is possible without decoding rows.
 
 use super::link::Link;
 
-/// The tokens (MS-TDS 2.2.7) that are parsed or skipped. Parsing stops at a token whose length only
-/// a full decoder could compute.
+/// The tokens (MS-TDS 2.2.7) that are parsed or skipped. Parsing stops at any other token, because
+/// only a full decoder could compute its length.
 mod token {
     pub(super) const RETURN_STATUS: u8 = 0x79;
     pub(super) const ERROR: u8 = 0xaa;
@@ -39,42 +39,41 @@ const DONE_ATTENTION: u8 = 0x20;
 /// The session's token has expired.
 pub(super) const TOKEN_EXPIRED: u32 = 37396;
 
-/// The database is read-only: after a failover, on connections to what was the primary replica.
+/// The database is read-only: after a failover, on connections to the former primary replica.
 pub(super) const READ_ONLY: u32 = 3906;
 
-/// The length of the number, state and class of an error, which come first.
+/// The length of an error's first fields: number, state and class.
 const ERROR_HEAD: usize = 4 + 1 + 1;
 
 /// Parses one response, in pieces of any size.
 ///
-/// From the first result set on, or another token of unknown length, it only looks for the end of
-/// the open transaction, by its descriptor.
+/// Parsing stops at the first result set or other token of unknown length. From there on, it only
+/// searches for the end of the open transaction, by the transaction's descriptor.
 #[derive(Debug, Default)]
 pub(super) struct Response {
-    /// The bytes of the current token that have arrived, as far as they are used.
+    /// The bytes of the current token that have arrived and are needed.
     token: Vec<u8>,
     /// The number of bytes of the current token that are still to be skipped.
     skip: usize,
     within_features: bool,
-    blind: bool,
-    /// The last bytes that were read after parsing stopped.
+    stopped: bool,
+    /// The last bytes that arrived after parsing stopped.
     tail: Vec<u8>,
 }
 
 impl Response {
-    /// Parses more bytes, and reports to the link.
+    /// Parses more bytes, and records the results in the link.
     pub(super) fn read(&mut self, bytes: &[u8], link: &Link) {
         let mut bytes = bytes.iter();
         self.read_tokens(&mut bytes, link);
-        if self.blind {
+        if self.stopped {
             self.find_end(bytes.as_slice(), link);
         }
     }
 
-    /// Looks for the end of the transaction after a result set.
+    /// Searches for the end of the transaction after parsing stopped.
     fn find_end(&mut self, bytes: &[u8], link: &Link) {
-        /// Token, length and kind, and the lengths of the new value, which is empty, and of the old
-        /// one.
+        /// Before the descriptor: token, length, kind, length of the empty new value, of the old.
         const HEAD: usize = 1 + 2 + 1 + 1 + 1;
         const ENDS: [u8; 3] = [change::COMMITTED, change::ROLLED_BACK, change::TRANSACTION_ENDED];
 
@@ -92,38 +91,39 @@ impl Response {
     }
 
     fn read_tokens(&mut self, bytes: &mut std::slice::Iter<'_, u8>, link: &Link) {
-        while !self.blind {
+        while !self.stopped {
             let (passed, rest) = bytes.as_slice().split_at(self.skip.min(bytes.len()));
             self.skip -= passed.len();
             *bytes = rest.iter();
             let Some(byte) = bytes.next() else { return };
             self.token.push(*byte);
-            let looked = if self.within_features { self.feature(link) } else { self.look(link) };
-            if let Some(skip) = looked {
+            let within_features = self.within_features;
+            let parse = if within_features { Self::parse_feature } else { Self::parse_token };
+            if let Some(skip) = parse(self, link) {
                 self.skip = skip;
                 self.token.clear();
             }
         }
     }
 
-    /// Parses a token as far as it has arrived. Returns the number of bytes to skip, or `None` if
-    /// more of the token is needed.
-    fn look(&mut self, link: &Link) -> Option<usize> {
+    /// Parses the bytes of a token. Returns the number of bytes to skip, or `None` if more bytes of
+    /// the token are needed.
+    fn parse_token(&mut self, link: &Link) -> Option<usize> {
         let short = |low, high| usize::from(u16::from_le_bytes([low, high]));
         match self.token[..] {
             [token::RETURN_STATUS] => {
-                link.state().judge_reset();
+                link.state().check_reset();
                 Some(4)
             }
             [token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, status] => {
                 if status & DONE_ATTENTION == 0 {
-                    link.state().judge_reset();
+                    link.state().check_reset();
                 }
                 Some(11)
             }
             [token::INFO | token::LOGIN_ACK, a, b] => Some(short(a, b)),
             [token::ENVIRONMENT_CHANGE, 0, 0] => Some(0),
-            // Followed by the descriptor.
+            // The descriptor follows.
             [token::ENVIRONMENT_CHANGE, a, b, change::TRANSACTION_BEGAN, ref value @ ..]
                 if short(a, b) > 10 =>
             {
@@ -154,8 +154,8 @@ impl Response {
                 Some(0)
             }
             [token::ERROR, a, b, ref error @ ..] => {
-                self.blind = short(a, b) < ERROR_HEAD;
-                (error.len() == short(a, b) && !self.blind).then(|| {
+                self.stopped = short(a, b) < ERROR_HEAD;
+                (error.len() == short(a, b) && !self.stopped).then(|| {
                     link.server_error(error.to_vec());
                     0
                 })
@@ -173,15 +173,15 @@ impl Response {
                 ..,
             ] => None,
             _ => {
-                link.state().judge_reset();
-                self.blind = true;
+                link.state().check_reset();
+                self.stopped = true;
                 None
             }
         }
     }
 
     /// Parses a feature: its number, the length of its data, and the data.
-    fn feature(&mut self, link: &Link) -> Option<usize> {
+    fn parse_feature(&mut self, link: &Link) -> Option<usize> {
         match self.token[..] {
             [NO_MORE_FEATURES] => {
                 self.within_features = false;
@@ -198,18 +198,18 @@ impl Response {
     }
 }
 
-/// The number of the error of a request that is refused because its transaction has ended. It is
-/// outside of the range of SQL Server's error numbers.
+/// The error number of a request that is refused because its transaction has ended. SQL Server does
+/// not use it.
 pub(super) const REFUSED_AFTER_DROP: u32 = u32::MAX;
 
-/// Returns the response to a request that is refused because a transaction was dropped, encoded as
-/// an error of a server (MS-TDS 2.2.7.10).
+/// Returns the response to a request that is refused because its transaction has ended, encoded as
+/// an error of the server (MS-TDS 2.2.7.10).
 pub(super) fn refusal_after_drop() -> Vec<u8> {
     const MESSAGE: &str = "the transaction of this request has ended (it was dropped, its commit failed, or the server rolled it back), so the request was not sent: return the connection to its pool, which rolls back";
-    /// State, class "Not allowed"; server, procedure and line are empty.
+    /// State 1, class 14 ("permission denied").
     const STATE_AND_CLASS: [u8; 2] = [1, 14];
-    const NOWHERE: [u8; 6] = [0; 6];
-    /// The status is an error; without a command or rows.
+    const NO_SERVER_PROCEDURE_OR_LINE: [u8; 6] = [0; 6];
+    /// The status is an error, without a command or rows.
     const DONE_WITH_ERROR: [u8; 13] = [token::DONE, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     let text: Vec<u8> = MESSAGE.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -219,7 +219,7 @@ pub(super) fn refusal_after_drop() -> Vec<u8> {
         &STATE_AND_CLASS,
         &length(text.len() / 2),
         &text,
-        &NOWHERE,
+        &NO_SERVER_PROCEDURE_OR_LINE,
     ]
     .concat();
     [&[token::ERROR][..], &length(body.len()), &body, &DONE_WITH_ERROR].concat()
@@ -247,7 +247,7 @@ mod tests {
         [&[token::DONE, status][..], &[9; 11]].concat()
     }
 
-    /// Returns the link after a response in pieces of any size, which must not matter.
+    /// Returns the link after a response, and checks that the size of its pieces does not matter.
     fn after(response: &[&[u8]], begin: impl Fn(&Link)) -> Link {
         let response = response.concat();
         let links = (1..=response.len().max(1)).map(|size| {
@@ -267,7 +267,7 @@ mod tests {
     /// Simulates a request that resets the session.
     fn reset(link: &Link) {
         link.state().reset = Some(ResetRule::OutsideTransaction);
-        assert!(link.reset_goes_with(None).unwrap());
+        assert!(link.take_reset(None).unwrap());
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
             (vec![&done], missing),
             (vec![&done, &acknowledged], missing),
             (vec![&failed, &done], missing),
-            // Only at the end of the response.
+            // Detected only at the end of the response.
             (vec![&failed], missing),
             (vec![], missing),
             (vec![&severe, &done], Some(RetireReason::SevereError)),
@@ -333,12 +333,12 @@ mod tests {
             let response: Vec<&[u8]> = response.iter().map(Vec::as_slice).collect();
             assert_eq!(after(&response, cancelled).state().fault, Some(RetireReason::Cancelled));
         }
-        // A late attention does not cancel the next request.
+        // A late acknowledgement of an attention does not belong to the next request.
         let late = [&done(DONE_ATTENTION)[..], &change(18), &done(0)];
         assert_eq!(after(&late, reset).state().fault, None);
     }
 
-    /// An ENVCHANGE for the start or the end of a transaction.
+    /// Returns the ENVCHANGE for the start or the end of a transaction.
     fn transaction(kind: u8, descriptor: u8) -> Vec<u8> {
         let descriptor = [descriptor; 8];
         let data = match kind {

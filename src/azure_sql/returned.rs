@@ -14,17 +14,17 @@ pub(crate) enum Returned {
     Close,
 }
 
-/// Decides about a connection. `may_clean`: it can be cleaned in the background.
+/// Decides about a connection. `may_clean` is whether it can be cleaned in the background.
 pub(crate) fn decide(may_clean: bool, in_transaction: bool, is_used: bool) -> Returned {
     match may_clean {
-        // Its locks must not wait for the next borrower, and a rollback takes a round trip.
+        // Without cleaning, the transaction would keep its locks until the next checkout.
         false if in_transaction => Returned::Close,
         true if is_used => Returned::Clean,
         _ => Returned::Keep,
     }
 }
 
-/// A session that was cleaned within this time is used without a round trip.
+/// How long a session may be used without a round trip after it was cleaned.
 const CLEAN_FOR: Duration = Duration::from_secs(1);
 
 /// When a session was last known to be in the state after a login.
@@ -37,7 +37,7 @@ pub(crate) struct Cleaned {
 }
 
 impl Cleaned {
-    /// Whether a request was sent since, by a borrower or by a hook.
+    /// Whether a borrower or a hook has sent a request since then.
     pub(crate) fn is_used(&self, requests: u64) -> bool {
         requests != self.requests
     }
@@ -54,8 +54,8 @@ pub(crate) trait Pooled {
     fn discard(self);
 }
 
-/// A connection that is being cleaned. It leaves the pool unless the cleaning succeeds, also if the
-/// task is cancelled or its runtime is shut down.
+/// A connection that is being cleaned. Unless the cleaning succeeds, it is removed from the pool,
+/// also if the task is cancelled or its runtime is shut down.
 #[derive(Debug)]
 pub(crate) struct Unclean<T: Pooled>(Option<T>);
 

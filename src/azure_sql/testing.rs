@@ -3,13 +3,13 @@
 use super::Connection;
 
 impl Connection {
-    /// Returns the server to which it is logged in, as `host,port`, after routing.
+    /// Returns the server of this connection after routing, as `host,port`.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// Returns how many requests have reset the session first.
+    /// Returns the number of requests that were sent with the reset bit.
     #[must_use]
     pub fn resets_sent(&self) -> u64 {
         self.link.state().resets_sent

@@ -4,15 +4,14 @@ use tiberius::IsolationLevel;
 
 use super::{Client, Connection, response::REFUSED_AFTER_DROP};
 
-/// A transaction, or a savepoint within a transaction. Dereferences to [`Client`].
+/// A transaction, or a savepoint within a transaction. It dereferences to [`Client`].
 ///
-/// Finish it with [`commit`](Self::commit) or [`rollback`](Self::rollback). The connection refuses
-/// every further request except [`rollback`](Self::rollback) when the transaction is dropped
-/// without either (by `?`, or because its task was cancelled), when `commit` fails, or when the
-/// server rolls it back (after a deadlock). Otherwise, a request could unintentionally run within
-/// the transaction, or outside of it. [`was_dropped`](Self::was_dropped) recognizes that error. The
-/// pool rolls back when the connection is returned. A connection without a pool refuses requests
-/// permanently: drop it.
+/// Finish it with [`commit`](Self::commit) or [`rollback`](Self::rollback). Three events leave it
+/// unfinished: it is dropped (by `?`, or because its task was cancelled), `commit` or `rollback`
+/// fails, or the server rolls it back (after a deadlock). The connection then refuses every request
+/// except `rollback`, because a request could unintentionally run within the transaction or outside
+/// of it. [`was_dropped`](Self::was_dropped) recognizes the error. The pool rolls back when the
+/// connection is returned. A connection without a pool refuses requests permanently: drop it.
 ///
 /// ```no_run
 /// # async fn run(pool: entra_pool::azure_sql::Pool) -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +27,7 @@ use super::{Client, Connection, response::REFUSED_AFTER_DROP};
 #[derive(Debug)]
 pub struct Transaction<'a> {
     connection: &'a mut Connection,
-    /// 0 for the transaction itself; savepoints start at 1.
+    /// 0 for the transaction itself, from 1 for savepoints.
     depth: u32,
     sets_isolation: bool,
     ended: bool,
@@ -39,7 +38,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The server's error, or an error of the connection;
+    /// The server's error, or an error of the connection.
     /// [`Protocol`](tiberius::error::Error::Protocol), if a transaction is already open.
     pub async fn transaction(&mut self) -> tiberius::Result<Transaction<'_>> {
         self.transaction_with(IsolationLevel::Unspecified).await
@@ -83,12 +82,12 @@ impl<'a> Transaction<'a> {
             state.transaction.is_some() && !state.abandoned
         };
         if depth == 0 && is_open {
-            // The server would nest them, and `commit` would commit nothing.
+            // The server would nest the transactions, and `commit` would commit nothing.
             return Err(tiberius::error::Error::Protocol(
                 "a transaction is already open on this connection: commit it or roll it back first, or set a savepoint".into(),
             ));
         }
-        // Created before the request, because a caller that gives up may leave a transaction open.
+        // Created before the request: if the caller gives up, the drop refuses further requests.
         let mut transaction = Self { connection, depth, sets_isolation, ended: false };
         if let Err(error) = transaction.run(sql.to_owned()).await {
             transaction.ended = true;
@@ -98,8 +97,8 @@ impl<'a> Transaction<'a> {
         Ok(transaction)
     }
 
-    /// Commits, with one round trip. For a savepoint, keeps the changes since the savepoint; the
-    /// outer transaction decides about them.
+    /// Commits the transaction, with one round trip. A savepoint sends nothing: its changes stay in
+    /// the outer transaction, which may still roll them back.
     ///
     /// # Errors
     ///
@@ -109,18 +108,18 @@ impl<'a> Transaction<'a> {
         if self.depth == 0 {
             self.end("COMMIT TRANSACTION").await?;
         }
-        // If a savepoint within this one was dropped, the connection continues to refuse requests.
+        // If an inner savepoint was dropped, the connection still refuses requests.
         self.ended = true;
         Ok(())
     }
 
-    /// Rolls back, with one round trip: the whole transaction, or the changes since the savepoint.
+    /// Rolls back the transaction, or the changes since the savepoint, with one round trip.
     ///
     /// # Errors
     ///
     /// The server's error, or an error of the connection.
     pub async fn rollback(mut self) -> tiberius::Result<()> {
-        self.connection.link.readmit();
+        self.connection.link.accept_requests();
         if self.depth == 0 {
             // An error may already have ended the transaction on the server.
             self.end("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
@@ -131,25 +130,25 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Sets a savepoint, to which its own [`rollback`](Self::rollback) returns.
+    /// Sets a savepoint. Its [`rollback`](Self::rollback) undoes only the changes since then.
     ///
     /// # Errors
     ///
-    /// The errors of [`Connection::transaction`].
+    /// The server's error, or an error of the connection.
     pub async fn savepoint(&mut self) -> tiberius::Result<Transaction<'_>> {
         let depth = self.depth + 1;
         let sql = format!("SAVE TRANSACTION savepoint_{depth}");
         Transaction::begin(self.connection, depth, false, &sql).await
     }
 
-    /// Whether a request was refused because its transaction had ended without `commit` or
-    /// `rollback`.
+    /// Whether this is the error of a request that was refused because its transaction had ended
+    /// without a successful `commit` or `rollback`.
     #[must_use]
     pub fn was_dropped(error: &tiberius::error::Error) -> bool {
         error.code() == Some(REFUSED_AFTER_DROP)
     }
 
-    /// Ends the transaction, and its isolation level.
+    /// Ends the transaction and restores the isolation level.
     async fn end(&mut self, sql: &str) -> tiberius::Result<()> {
         self.connection.link.state().guarded = false;
         let restore = if self.sets_isolation {
@@ -169,7 +168,7 @@ impl<'a> Transaction<'a> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.connection.link.abandon();
+            self.connection.link.refuse_requests();
         }
     }
 }

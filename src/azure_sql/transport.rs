@@ -1,10 +1,10 @@
-//! The stream that tiberius reads and writes: plain TDS packets. This transport hides the TLS
-//! below, counts the packets, and marks some of them to reset the session.
+//! The stream that tiberius reads and writes: plain TDS packets. This transport handles TLS, counts
+//! requests and responses, and sets the reset bit of some requests.
 //!
 //! tiberius 0.13 builds a TLS configuration and loads the system's roots on every connect, does not
-//! resume sessions, and does not support RESETCONNECTION (MS-TDS 2.2.3.1.2). Therefore PRELOGIN and
-//! TLS are done here, and tiberius' own PRELOGIN is answered with the server's response, without
-//! the encryption.
+//! resume TLS sessions, and does not support RESETCONNECTION (MS-TDS 2.2.3.1.2). Therefore, this
+//! transport does PRELOGIN and TLS. tiberius' own PRELOGIN gets the server's response, changed to
+//! decline encryption.
 
 use std::{
     collections::VecDeque,
@@ -29,26 +29,25 @@ use super::{
 };
 use crate::{connect::Attempt, limited::Limited};
 
-/// A server's PRELOGIN response has about 50 bytes; a longer message is something else. Includes
-/// the headers of its packets.
-const LONGEST_ANSWER: usize = 4096;
+/// The maximum size of a PRELOGIN response, including packet headers. Usually, it has 50 bytes.
+const MAX_PRELOGIN_SIZE: usize = 4096;
 
-/// The first byte of a TLS record with an alert (RFC 8446, B.1): the response of a server that
-/// expects TLS and gets PRELOGIN.
+/// The first byte of a TLS alert (RFC 8446, B.1), with which a server responds to PRELOGIN if it
+/// expects TLS.
 const TLS_ALERT: u8 = 21;
 
 type Tls = TlsStream<Wire<Limited<Socket>>>;
 
-/// The stream of an Azure SQL connection: TDS within TLS. Opaque; it is the type parameter of
-/// [`Client`](super::Client).
+/// The stream of an Azure SQL connection: TDS within TLS. It is the type parameter of
+/// [`Client`](super::Client) and has no methods of its own.
 pub struct Transport {
-    /// Boxed, because it is several kilobytes that tiberius moves.
+    /// Boxed, because tiberius moves the transport, and this field has several kilobytes.
     tls: Box<Tls>,
     link: Arc<Link>,
-    /// The unread rest of the response to tiberius' own PRELOGIN. Until tiberius has read all of
-    /// it, it writes only that PRELOGIN, which is dropped.
-    driver_answer: VecDeque<u8>,
-    /// The unread rest of the responses to refused requests.
+    /// The unread part of the response to tiberius' own PRELOGIN. Until tiberius has read all of
+    /// it, whatever tiberius writes belongs to that PRELOGIN and is dropped.
+    driver_prelogin: VecDeque<u8>,
+    /// The unread part of the responses to refused requests.
     refusals: VecDeque<u8>,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -56,13 +55,12 @@ pub struct Transport {
 
 impl Transport {
     /// Exchanges PRELOGINs and sets up TLS, so that tiberius can log in. Returns `None` if the
-    /// server declines encryption; no secret was sent in that case. With [`Encrypt::Strict`],
-    /// `config` offers ALPN `tds/8.0`.
+    /// server declines encryption. With [`Encrypt::Strict`], `config` must offer ALPN `tds/8.0`.
     ///
     /// # Errors
     ///
-    /// If TLS fails, the I/O error holds a [`rustls::Error`]. Its kind is `InvalidData` if the
-    /// server does not answer as TDS requires.
+    /// An I/O error: if TLS fails, it contains a [`rustls::Error`]; if the server's response
+    /// violates TDS, its kind is `InvalidData`.
     pub(super) async fn open(
         tcp: Socket,
         config: Arc<ClientConfig>,
@@ -75,28 +73,28 @@ impl Transport {
         let (tls, answer) = match encrypt {
             Encrypt::Mandatory => {
                 attempt.reached(Stage::Negotiate);
-                let answer = agree(&mut tcp).await?;
+                let answer = exchange_prelogin(&mut tcp).await?;
                 if !answer.encrypts() {
                     return Ok(None);
                 }
                 attempt.reached(Stage::Tls);
-                let mut tls = shake_hands(Wire::framed(tcp), config, name).await?;
-                tls.get_mut().0.handshake_over();
+                let mut tls = tls_handshake(Wire::framed(tcp), config, name).await?;
+                tls.get_mut().0.end_handshake();
                 (tls, answer)
             }
             Encrypt::Strict => {
                 attempt.reached(Stage::Tls);
-                let mut tls = shake_hands(Wire::bare(tcp), config, name).await?;
+                let mut tls = tls_handshake(Wire::bare(tcp), config, name).await?;
                 attempt.reached(Stage::Negotiate);
-                // Its encryption option is ignored, because TLS is already in use.
-                let answer = agree(&mut tls).await?;
+                // The encryption option of the response is ignored: TLS is already in use.
+                let answer = exchange_prelogin(&mut tls).await?;
                 (tls, answer)
             }
         };
         Ok(Some(Self {
             tls: Box::new(tls),
             link,
-            driver_answer: packet(kind::RESPONSE, answer.for_tiberius()).into(),
+            driver_prelogin: packet(kind::RESPONSE, answer.for_tiberius()).into(),
             refusals: VecDeque::new(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
@@ -104,14 +102,14 @@ impl Transport {
     }
 
     /// Returns the session's TLS version and cipher suite, for logs.
-    pub(super) fn tls_in_words(&self) -> (&'static str, &'static str) {
+    pub(super) fn tls_description(&self) -> (&'static str, &'static str) {
         let session = self.tls.get_ref().1;
         let version = session.protocol_version().and_then(|version| version.as_str());
         let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
         (version.unwrap_or("unknown"), suite.unwrap_or("unknown"))
     }
 
-    /// Sends the complete packet.
+    /// Sends the current packet if it is complete.
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.unsent().is_empty() {
             let count = ready!(Pin::new(&mut self.tls).poll_write(cx, self.outgoing.unsent()))?;
@@ -123,9 +121,9 @@ impl Transport {
         Poll::Ready(Ok(()))
     }
 
-    /// Records the outcome of a write. A failed write, or one that was abandoned in the middle,
-    /// makes the connection unusable.
-    fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Records the result of a write. The connection is not used again after a write that failed or
+    /// did not complete.
+    fn record_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.link.state().stuck = result.is_pending() || self.outgoing.is_partial();
         if let Poll::Ready(Err(_)) = &result {
             self.link.set_fault(RetireReason::Closed);
@@ -134,8 +132,8 @@ impl Transport {
     }
 }
 
-/// Changes the kind of the error if the system's timer aborted the connection, because `TimedOut`
-/// is reserved for tiberius' own timeout of a slow response.
+/// Replaces the kind `TimedOut` of an error of the socket, because callers expect `TimedOut` only
+/// for tiberius' own timeout of a slow response.
 fn aborted(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::TimedOut => io::Error::new(io::ErrorKind::ConnectionAborted, error),
@@ -144,11 +142,13 @@ fn aborted(error: io::Error) -> io::Error {
 }
 
 /// Exchanges PRELOGINs.
-async fn agree(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<prelogin::Answer> {
+async fn exchange_prelogin(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> io::Result<prelogin::Response> {
     stream.write_all(&packet(kind::PRELOGIN, prelogin::request())).await?;
     stream.flush().await?;
-    let answer = read_answer(stream).await?;
-    prelogin::Answer::read(&answer).ok_or_else(|| invalid("its PRELOGIN cannot be read"))
+    let answer = read_prelogin(stream).await?;
+    prelogin::Response::read(&answer).ok_or_else(|| invalid("its PRELOGIN cannot be read"))
 }
 
 /// Encodes a message of one packet.
@@ -158,8 +158,8 @@ fn packet(kind: u8, payload: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-pub(super) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    let (mut payload, mut left) = (Vec::new(), LONGEST_ANSWER);
+pub(super) async fn read_prelogin(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let (mut payload, mut left) = (Vec::new(), MAX_PRELOGIN_SIZE);
     loop {
         let mut head = [0; HEADER];
         stream.read_exact(&mut head[..1]).await?;
@@ -190,7 +190,7 @@ fn invalid(problem: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-async fn shake_hands(
+async fn tls_handshake(
     wire: Wire<Limited<Socket>>,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -208,7 +208,7 @@ impl futures_util::io::AsyncWrite for Transport {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if !this.driver_answer.is_empty() {
+        if !this.driver_prelogin.is_empty() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let sent = this.poll_outgoing(cx);
@@ -216,7 +216,7 @@ impl futures_util::io::AsyncWrite for Transport {
         if this.outgoing.take_refused() {
             this.refusals.extend(packet(kind::RESPONSE, response::refusal_after_drop()));
         }
-        this.note(written)
+        this.record_write(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -225,7 +225,7 @@ impl futures_util::io::AsyncWrite for Transport {
             Poll::Ready(Ok(())) => Pin::new(&mut this.tls).poll_flush(cx),
             other => other,
         };
-        this.note(flushed)
+        this.record_write(flushed)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -241,15 +241,15 @@ impl futures_util::io::AsyncRead for Transport {
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if !this.driver_answer.is_empty() {
-            return Poll::Ready(this.driver_answer.read(bytes));
+        if !this.driver_prelogin.is_empty() {
+            return Poll::Ready(this.driver_prelogin.read(bytes));
         }
         if !this.refusals.is_empty() {
             return Poll::Ready(this.refusals.read(bytes));
         }
         let mut buffer = ReadBuf::new(bytes);
         let Poll::Ready(read) = Pin::new(&mut this.tls).poll_read(cx, &mut buffer) else {
-            this.link.waits();
+            this.link.record_waiting();
             return Poll::Pending;
         };
         let passed = read.and_then(|()| match buffer.filled() {
@@ -257,7 +257,7 @@ impl futures_util::io::AsyncRead for Transport {
                 this.link.set_fault(RetireReason::Closed);
                 Ok(0)
             }
-            filled => this.incoming.pass(filled, &this.link).map(|()| filled.len()),
+            filled => this.incoming.process(filled, &this.link).map(|()| filled.len()),
         });
         if passed.is_err() {
             this.link.set_fault(RetireReason::Closed);
@@ -268,7 +268,7 @@ impl futures_util::io::AsyncRead for Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (version, cipher) = self.tls_in_words();
+        let (version, cipher) = self.tls_description();
         f.debug_struct("Transport")
             .field("tls", &version)
             .field("cipher", &cipher)

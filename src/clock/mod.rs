@@ -30,14 +30,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time of day, in UTC.
     fn wall(&self) -> SystemTime;
 
-    /// The time since a fixed point; it never goes back.
+    /// The time since a fixed point. It never goes back.
     fn monotonic(&self) -> Duration;
 
     /// Completes when `duration` has passed.
     fn sleep(&self, duration: Duration) -> Sleep;
 }
 
-/// The machine's clock, with tokio's timer. The default everywhere.
+/// The machine's clock, with tokio's timers. It is the default clock.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     origin: Instant,
@@ -73,10 +73,10 @@ impl Clock for SystemClock {
 
 /// Runs `future` for at most `limit` of `clock`'s time.
 ///
-/// The timer is polled outside of tokio's cooperative budget. A future that reads from a
-/// socket which is always ready uses the budget up in every poll, and a timer that is
-/// polled within the same budget afterwards would never complete. (For the same reason
-/// this is not a `select!`, which polls nothing once the budget is used up.)
+/// The timer is polled outside of tokio's cooperative budget. A future that reads from a socket
+/// that is always ready uses up the budget in every poll, so a timer within the same budget would
+/// never complete. This is not a `select!` for the same reason: `select!` polls nothing once the
+/// budget is used up.
 pub(crate) async fn timeout<F: Future>(
     clock: &dyn Clock,
     limit: Duration,
@@ -91,13 +91,13 @@ pub(crate) async fn timeout<F: Future>(
     .await
 }
 
-/// A time limit as configurations have it: no time means no limit.
+/// Returns a configured time limit. Zero and `None` mean no limit.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn limit(limit: impl Into<Option<Duration>>) -> Option<Duration> {
     limit.into().filter(|limit| !limit.is_zero())
 }
 
-/// The time limit of [`timeout`] has passed.
+/// The error of [`timeout`] if the time limit expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
@@ -107,7 +107,7 @@ mod tests {
 
     /// Simulates a socket that is always ready: the work yields only if tokio's budget is used up.
     #[tokio::test]
-    async fn a_time_limit_ends_work_that_uses_up_the_budget() {
+    async fn a_time_limit_stops_work_that_uses_up_the_budget() {
         let clock = ManualClock::new();
         let limit = Duration::from_secs(1);
         let passing = clock.clone();

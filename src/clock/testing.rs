@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 
 use super::{Clock, Sleep};
 
-/// A clock that stands still until it is moved, for tests of this crate
-/// and of its users (feature `test-util`).
+/// A clock that moves only when a test advances it. The feature `test-util` makes it available to
+/// other crates.
 ///
-/// Clones share one time. Sleepers wake in the order of their deadlines.
+/// Clones share the same time. Sleepers wake in the order of their deadlines.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -20,9 +20,9 @@ use super::{Clock, Sleep};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let clock = ManualClock::new();
-/// let nap = clock.sleep(Duration::from_secs(3600));
+/// let sleep = clock.sleep(Duration::from_secs(3600));
 /// clock.advance(Duration::from_secs(3600));
-/// nap.await; // at once
+/// sleep.await; // Completes at once.
 /// # });
 /// ```
 #[derive(Debug, Clone)]
@@ -63,13 +63,13 @@ impl Ord for Sleeper {
 }
 
 impl ManualClock {
-    /// A clock that stands at 2026-01-01 00:00 UTC.
+    /// Creates a clock whose time of day is 2026-01-01 00:00 UTC.
     #[must_use]
     pub fn new() -> Self {
         Self::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600))
     }
 
-    /// A clock that stands at `wall`.
+    /// Creates a clock whose time of day is `wall`.
     #[must_use]
     pub fn at(wall: SystemTime) -> Self {
         Self {
@@ -82,8 +82,8 @@ impl ManualClock {
         }
     }
 
-    /// Lets `by` pass: both clocks move, and every sleeper whose time has come
-    /// is woken.
+    /// Advances the time of day and the monotonic time by `by`, and wakes every sleeper whose
+    /// deadline is reached.
     pub fn advance(&self, by: Duration) {
         let mut state = self.lock();
         state.wall += by;
@@ -91,25 +91,25 @@ impl ManualClock {
         let now = state.monotonic;
         while state.sleepers.peek().is_some_and(|Reverse(next)| next.deadline <= now) {
             if let Some(Reverse(sleeper)) = state.sleepers.pop() {
-                // The sleeper may have given up.
+                // The sleeper may have been dropped.
                 let _ = sleeper.wake.send(());
             }
         }
     }
 
-    /// Sets the time of day without any time passing, as a user or NTP does,
-    /// or as a machine finds it that has slept.
+    /// Sets the time of day without advancing the monotonic time, as a user or NTP does, or as a
+    /// machine does when it resumes from sleep.
     pub fn set_wall(&self, wall: SystemTime) {
         self.lock().wall = wall;
     }
 
-    /// How many sleepers wait now; those that gave up do not count.
+    /// Returns the number of sleepers that are waiting, without those that were dropped.
     #[must_use]
     pub fn sleepers(&self) -> usize {
         self.lock().sleepers.iter().filter(|Reverse(s)| !s.wake.is_closed()).count()
     }
 
-    /// How long until the next sleeper wakes.
+    /// Returns the time until the next sleeper wakes, or `None` if there is no sleeper.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
         let state = self.lock();
@@ -150,7 +150,7 @@ impl Clock for ManualClock {
         }
         drop(state);
         Box::pin(async move {
-            // The sender lives in the clock; were it gone, time would never come.
+            // The clock owns the sender: if the clock was dropped, the sleep never completes.
             if woken.await.is_err() {
                 std::future::pending::<()>().await;
             }

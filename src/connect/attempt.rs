@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{Sent, Stage, metrics::TARGET};
+use super::{SentTokens, Stage, metrics::TARGET};
 use crate::lock::Lock;
 
 /// A running connect: its deadline and its progress. Clones share both.
@@ -8,11 +8,11 @@ use crate::lock::Lock;
 pub(crate) struct Attempt<E> {
     progress: Arc<Lock<Progress<E>>>,
     /// The tokens that the connector has sent so far.
-    pub(crate) sent: Sent,
+    pub(crate) sent: SentTokens,
     /// When the connect started, on the monotonic clock.
     pub(super) began: Duration,
     limit: Duration,
-    /// Whether the server has accepted a login before.
+    /// Whether a server of the connector has accepted a login before.
     #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     pub(crate) known: bool,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Attempt<E> {
 #[derive(Debug)]
 pub(crate) struct Progress<E> {
     pub(crate) stage: Stage,
-    /// The server that is being tried, or all servers before the first one is tried.
+    /// The server of the current login; before the first login, all servers.
     pub(crate) server: String,
     /// Why the previous login failed.
     pub(crate) failed: Option<E>,
@@ -32,7 +32,7 @@ pub(crate) struct Progress<E> {
 impl<E> Attempt<E> {
     pub(super) fn new(
         server: String,
-        sent: Sent,
+        sent: SentTokens,
         began: Duration,
         limit: Duration,
         known: bool,
@@ -59,8 +59,8 @@ impl<E> Attempt<E> {
         tracing::debug!(target: TARGET, server, ?addresses, "resolved");
     }
 
-    /// Records that this server is tried next.
-    pub(crate) fn turned_to(&self, server: &str) {
+    /// Records that the connect tries this server now.
+    pub(crate) fn trying(&self, server: &str) {
         server.clone_into(&mut self.progress.lock().server);
         self.reached(Stage::Resolve);
     }
@@ -79,7 +79,7 @@ impl<E> Attempt<E> {
         self.progress.lock().failed = Some(error);
     }
 
-    /// Returns the stage, and the server that is being tried.
+    /// Returns the stage and the server of the current login.
     pub(crate) fn position(&self) -> (Stage, String) {
         let progress = self.progress.lock();
         (progress.stage, progress.server.clone())

@@ -14,39 +14,40 @@ use tokio::{
 };
 use tracing::{Instrument, Span};
 
-use super::{orphans::Orphans, retry::TOO_LITTLE};
+use super::{orphans::AbandonedLogins, retry::MIN_LOGIN_TIME};
 use crate::{
     clock::{self, Clock, Elapsed},
     lock::Lock,
 };
 
-/// The logins of one pool. Each is a task in the runtime of the caller that started it.
-pub(crate) struct Flights<C, E> {
-    orphans: Lock<Orphans<Flight<C, E>>>,
+/// The logins of one pool. Each login is a task in the runtime of the caller that started it.
+pub(crate) struct LoginTasks<C, E> {
+    abandoned: Lock<AbandonedLogins<LoginTask<C, E>>>,
     next_id: AtomicU64,
     clock: Arc<dyn Clock>,
-    /// How long one login may take, and how long its connection then waits for a caller.
+    /// The time limit of a login, and also of its connection's wait for a caller afterwards.
     limit: Duration,
 }
 
-struct Flight<C, E> {
-    landed: oneshot::Receiver<Result<C, E>>,
+struct LoginTask<C, E> {
+    outcome: oneshot::Receiver<Result<C, E>>,
     /// Notified when the caller gives up.
-    left: Arc<Notify>,
-    /// When the login has taken too long, on the monotonic clock.
-    ends: Duration,
-    /// A single task, which is aborted when the flight is dropped. It outlives the login: if the
-    /// task is gone, so is its runtime, on which the connection depends.
+    caller_left: Arc<Notify>,
+    /// The end of the login's time limit, on the monotonic clock.
+    deadline: Duration,
+    /// A single task, which is aborted when this value is dropped. It continues after a successful
+    /// login, so if it has stopped, the connection's runtime was shut down.
     task: JoinSet<()>,
 }
 
-impl<C, E> Flights<C, E>
+impl<C, E> LoginTasks<C, E>
 where
     C: Send + 'static,
     E: Send + 'static,
 {
     pub(super) fn new(clock: Arc<dyn Clock>, limit: Duration) -> Self {
-        Self { orphans: Lock::new(Orphans::new()), next_id: AtomicU64::new(0), clock, limit }
+        let abandoned = Lock::new(AbandonedLogins::new());
+        Self { abandoned, next_id: AtomicU64::new(0), clock, limit }
     }
 
     /// Adopts a login whose caller has given up, or starts a login. `login` gets the monotonic time
@@ -62,12 +63,12 @@ where
         let began = self.clock.monotonic();
         let mut failed = None;
         loop {
-            let Some((id, flight)) = self.orphans.lock().adopt() else { break };
-            let ends = flight.ends.min(began.saturating_add(self.limit));
-            let left = ends.saturating_sub(self.clock.monotonic());
-            let mut waiting = Waiting { flights: self, flight: Some((id, flight)) };
+            let Some((id, task)) = self.abandoned.lock().adopt() else { break };
+            let deadline = task.deadline.min(began.saturating_add(self.limit));
+            let left = deadline.saturating_sub(self.clock.monotonic());
+            let mut waiting = Waiting { tasks: self, login: Some((id, task)) };
             // With a time limit, because a login cannot complete in a runtime that is not driven.
-            match clock::timeout(&*self.clock, left, waiting.landing()).await {
+            match clock::timeout(&*self.clock, left, waiting.outcome()).await {
                 Ok(Some(Ok(connection))) if is_alive(&connection) => {
                     return Ok((connection, true));
                 }
@@ -77,15 +78,15 @@ where
                 _ => {}
             }
             // Cancels the login, unless it has completed.
-            waiting.flight = None;
+            waiting.login = None;
         }
         if let Some(error) = failed
-            && self.limit.saturating_sub(self.waited(began)) < TOO_LITTLE.min(self.limit / 2)
+            && self.limit.saturating_sub(self.waited(began)) < MIN_LOGIN_TIME.min(self.limit / 2)
         {
             return Err(error);
         }
-        let flight = Some(self.start(login(began)));
-        let outcome = match (Waiting { flights: self, flight }).landing().await {
+        let started = Some(self.start(login(began)));
+        let outcome = match (Waiting { tasks: self, login: started }).outcome().await {
             Some(outcome) => outcome,
             // The login panicked: run it again, so that this caller gets the panic.
             None => login(began).await,
@@ -100,77 +101,76 @@ where
     fn start(
         self: &Arc<Self>,
         login: impl Future<Output = Result<C, E>> + Send + 'static,
-    ) -> (u64, Flight<C, E>) {
+    ) -> (u64, LoginTask<C, E>) {
         let id = self.next_id.fetch_add(1, Relaxed);
-        let ends = self.clock.monotonic().saturating_add(self.limit);
-        let (landing, landed) = oneshot::channel();
-        let left = Arc::new(Notify::new());
-        let (flights, clock, limit) = (Arc::downgrade(self), self.clock.clone(), self.limit);
+        let deadline = self.clock.monotonic().saturating_add(self.limit);
+        let (sender, outcome) = oneshot::channel();
+        let caller_left = Arc::new(Notify::new());
+        let (tasks, clock, limit) = (Arc::downgrade(self), self.clock.clone(), self.limit);
         let mut task = JoinSet::new();
-        let is_left = left.clone();
+        let left = caller_left.clone();
         task.spawn(
             async move {
                 let outcome = login.await;
                 let is_connected = outcome.is_ok();
-                let _ = landing.send(outcome);
+                let _ = sender.send(outcome);
                 if is_connected {
-                    is_left.notified().await;
+                    left.notified().await;
                     clock.sleep(limit).await;
                 }
-                if let Some(flights) = flights.upgrade() {
-                    flights.orphans.lock().remove(id);
+                if let Some(tasks) = tasks.upgrade() {
+                    tasks.abandoned.lock().remove(id);
                 }
             }
             .instrument(Span::current()),
         );
-        (id, Flight { landed, left, ends, task })
+        (id, LoginTask { outcome, caller_left, deadline, task })
     }
 
-    /// Starts a login without a caller, which the next caller adopts.
+    /// Starts a login without a caller. The next caller adopts it.
     #[cfg(feature = "postgres")]
-    pub(crate) fn go_on(
+    pub(crate) fn start_abandoned(
         self: &Arc<Self>,
         login: impl Future<Output = Result<C, E>> + Send + 'static,
     ) {
-        drop(Waiting { flights: self, flight: Some(self.start(login)) });
+        drop(Waiting { tasks: self, login: Some(self.start(login)) });
     }
 
-    /// Cancels the oldest logins without a caller, so that at most `most` remain.
-    pub(super) fn shrink(&self, most: usize) {
-        self.orphans.lock().shrink(most);
+    /// Cancels the oldest logins without a caller, so that at most `max` remain.
+    pub(super) fn shrink(&self, max: usize) {
+        self.abandoned.lock().shrink(max);
     }
 
-    /// Cancels logins without a caller, including those whose callers give up later.
+    /// Cancels all logins without a caller, now and whenever a caller gives up later.
     pub(super) fn close(&self) {
-        self.orphans.lock().close();
+        self.abandoned.lock().close();
     }
 }
 
 /// A caller that waits for a login. When it gives up, the next caller can adopt the login.
 struct Waiting<'a, C, E> {
-    flights: &'a Flights<C, E>,
+    tasks: &'a LoginTasks<C, E>,
     /// `None` once the login has completed.
-    flight: Option<(u64, Flight<C, E>)>,
+    login: Option<(u64, LoginTask<C, E>)>,
 }
 
 impl<C, E> Waiting<'_, C, E> {
-    /// Returns the outcome of the login; `None` if the login panicked or its runtime was shut down.
-    async fn landing(&mut self) -> Option<Result<C, E>> {
-        let (_, flight) = self.flight.as_mut()?;
-        let landed = (&mut flight.landed).await;
-        let (_, mut flight) = self.flight.take()?;
-        let outcome = landed.ok()?;
-        // The connection depends on the runtime in which it was opened.
-        let is_lost = outcome.is_ok() && flight.task.try_join_next().is_some();
+    /// Waits for the login's outcome; `None` if it panicked or its runtime was shut down.
+    async fn outcome(&mut self) -> Option<Result<C, E>> {
+        let (_, login) = self.login.as_mut()?;
+        let received = (&mut login.outcome).await;
+        let (_, mut login) = self.login.take()?;
+        let outcome = received.ok()?;
+        let is_lost = outcome.is_ok() && login.task.try_join_next().is_some();
         (!is_lost).then_some(outcome)
     }
 }
 
 impl<C, E> Drop for Waiting<'_, C, E> {
     fn drop(&mut self) {
-        if let Some((id, flight)) = self.flight.take() {
-            flight.left.notify_one();
-            self.flights.orphans.lock().leave(id, flight);
+        if let Some((id, login)) = self.login.take() {
+            login.caller_left.notify_one();
+            self.tasks.abandoned.lock().add(id, login);
         }
     }
 }

@@ -15,10 +15,10 @@ use crate::{
     token::TokenReport,
 };
 
-/// The filter that enables the spans of connects should also enable their events.
+/// The target of events: that of the spans, so that one filter enables both.
 pub(super) const TARGET: &str = "entra_pool::telemetry";
 
-/// Counts what a connector does for its report, logs it and records its metrics, in one place.
+/// The counters of a connector. Each method also logs what it counts, and records its metrics.
 #[derive(Debug)]
 pub(crate) struct ConnectorMetrics {
     database: Database,
@@ -101,7 +101,7 @@ impl ConnectorMetrics {
             .record(self.labels().with_error(failure.map(Failure::error_type)), took);
     }
 
-    /// A connect failed, and is retried after the pause.
+    /// Records that a connect failed and tries again after the pause.
     pub(crate) fn retried(&self, failure: &impl Failure, pause: Duration) {
         self.counts.lock().retried += 1;
         #[cfg(feature = "metrics")]
@@ -110,7 +110,7 @@ impl ConnectorMetrics {
         tracing::info!(target: TARGET, error, ?pause, "retrying to connect");
     }
 
-    /// A login was refused, and is retried with another token.
+    /// Records that a login was refused and is retried with another token.
     pub(crate) fn renewed(&self) {
         self.counts.lock().renewed += 1;
         #[cfg(feature = "metrics")]
@@ -118,18 +118,18 @@ impl ConnectorMetrics {
         tracing::info!(target: TARGET, "retrying the refused login with another token");
     }
 
-    /// A connect failed with the refusal of another connect.
+    /// Records that a connect returned an earlier refusal instead of logging in.
     pub(crate) fn damped(&self) {
         self.counts.lock().damped += 1;
     }
 
-    /// A caller adopted a login whose caller had given up.
+    /// Records that a caller adopted a login whose caller had given up.
     pub(crate) fn adopted(&self) {
         self.counts.lock().adopted += 1;
         tracing::debug!(target: TARGET, pool = self.pool_name(), "login adopted");
     }
 
-    /// Runs the round trip that prepares a connection for its next borrower, in its span.
+    /// Runs the round trip that prepares a connection for its next borrower, in a span.
     pub(crate) async fn recycle<T>(
         &self,
         cleaning: impl Future<Output = Result<T, RetireReason>>,
@@ -139,7 +139,7 @@ impl ConnectorMetrics {
         cleaned.inspect_err(|reason| record_error(&span, reason.label()))
     }
 
-    /// Logs and counts why a connection was retired, because pools do not report it.
+    /// Records why a connection was retired, because pools do not report it.
     pub(crate) fn retired(&self, reason: RetireReason) {
         self.counts.lock().retired[reason as usize] += 1;
         #[cfg(feature = "metrics")]
@@ -147,7 +147,7 @@ impl ConnectorMetrics {
         tracing::debug!(target: TARGET, %reason, pool = self.pool_name(), "connection retired");
     }
 
-    /// A rate includes the first event only if the counter was 0 before.
+    /// Creates the counters with 0. Otherwise, a rate would not include the first event.
     #[cfg(feature = "metrics")]
     fn count_from_zero(&self) {
         metrics::LOGIN_REFUSED.count_from_zero(self.labels());

@@ -1,7 +1,7 @@
-//! Connecting, for any database: get a token, log in, renew a refused token once and retry errors
-//! that may recover, all before one deadline.
+//! Types that both databases share: pool builder, report, stages and reasons for retirement.
 //!
-//! This page has the types that both databases share.
+//! A connect gets a token and logs in. It retries a refused login once with another token, and
+//! retries transient errors, all before one deadline.
 // A database implements `Driver`, which makes one attempt and classifies its errors. This module
 // handles tokens, telemetry and time, and does not depend on any driver.
 
@@ -34,7 +34,7 @@ pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;
 pub(crate) use retry::RetryPolicy;
-pub(crate) use sent::Sent;
+pub(crate) use sent::SentTokens;
 pub(crate) use setters::setters;
 pub(crate) use silent::{
     KEEPALIVE, KEEPALIVE_RETRIES, SilentServer, TCP_USER_TIMEOUT, keepalive_interval, socket_time,
@@ -57,10 +57,10 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// The server's answer to a refused login.
     type Refusal: Clone + Send;
 
-    /// Returns the name of the server, or of all servers, for error messages.
+    /// Returns the name of the server, or the names of all servers, for error messages.
     fn servers(&self) -> String;
 
-    /// Returns the pauses between retries, and the configured number of retries.
+    /// Returns the pauses between retries and the configured number of retries.
     fn retry_policy(&self) -> RetryPolicy;
 
     /// Connects and logs in once with this token, and records each stage that it reaches. Errors
@@ -71,20 +71,20 @@ pub(crate) trait Driver: Send + Sync + 'static {
         attempt: &Attempt<Self::Error>,
     ) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
 
-    /// Returns how long after a successful login a refusal counts as temporary.
+    /// Returns how long after a successful login a refusal is considered temporary.
     fn patience(&self) -> Duration;
 
-    /// Returns the refusal, if this error is a refused login, to answer other callers with it.
+    /// Returns the refusal if this error is a refused login, so that other callers can get it.
     fn refusal(&self, error: &Self::Error) -> Option<Self::Refusal>;
 
-    /// Returns an error with this refusal, for a caller whose login would also be refused.
+    /// Returns the error for a caller that gets an earlier refusal instead of logging in.
     fn repeat(&self, refusal: Self::Refusal) -> impl Future<Output = Self::Error> + Send;
 
-    /// Returns whether another login may succeed after this error. `known`: the server has answered
-    /// before.
+    /// Returns whether another login may succeed after this error. `known` is whether the server
+    /// has accepted or routed a login before.
     fn outlook(&self, error: &Self::Error, known: bool) -> Outlook;
 
-    /// Returns the error of a refused login, with a sentence about the second login.
+    /// Adds to a refusal `second_login`, a sentence about the login with another token.
     fn refused(
         &self,
         refusal: Self::Error,
@@ -112,7 +112,7 @@ pub(crate) enum Outlook {
     Transient,
 }
 
-/// The last sentence of a refusal that was returned without another login.
+/// The last sentence of a refusal that is returned instead of logging in again.
 pub(crate) const REPEATED: &str =
     "The connector returned its last refusal instead of logging in again.";
 
@@ -121,21 +121,21 @@ pub(crate) struct Engine<D: Driver> {
     pub(crate) driver: D,
     pub(crate) tokens: TokenCache,
     pub(crate) metrics: Arc<ConnectorMetrics>,
-    /// The tokens that were sent.
-    pub(crate) sent: Sent,
+    /// The tokens that logins have sent to servers.
+    pub(crate) sent: SentTokens,
     renewals: Renewals,
     refusals: Refusals<D::Refusal>,
     limit: Duration,
 }
 
 impl<D: Driver> Engine<D> {
-    /// Creates an engine. `limit` is the time that one connect may take.
+    /// Creates an engine. `limit` is the time limit of one connect.
     pub(crate) fn new(driver: D, tokens: TokenCache, database: Database, limit: Duration) -> Self {
         Self {
             driver,
             tokens,
             metrics: Arc::new(ConnectorMetrics::new(database)),
-            sent: Sent::default(),
+            sent: SentTokens::default(),
             renewals: Renewals::default(),
             refusals: Refusals::new(),
             limit,
@@ -237,7 +237,7 @@ impl<D: Driver> Engine<D> {
             Err(none) => return Err(driver.refused(refusal, &token, &none).await),
         };
         self.metrics.renewed();
-        // The caller gets this error if the second login reaches the deadline.
+        // The cause of the caller's error if the second login reaches the deadline.
         let no_time = "There was no time left to try another token.";
         attempt.failed(driver.refused(refusal, &token, no_time).await);
         let refusal = match self.log_in(&other, attempt).await {

@@ -3,46 +3,46 @@
 
 use std::collections::VecDeque;
 
-/// The logins of one pool that have no caller, oldest first. A login that is cancelled here is gone
-/// before another one can start.
+/// The logins of one pool that have no caller, oldest first. The methods that cancel a login drop
+/// it before they return, so no other login can start earlier.
 #[derive(Debug)]
-pub(super) struct Orphans<F> {
-    flights: VecDeque<(u64, F)>,
+pub(super) struct AbandonedLogins<L> {
+    logins: VecDeque<(u64, L)>,
     closed: bool,
 }
 
-impl<F> Orphans<F> {
+impl<L> AbandonedLogins<L> {
     pub(super) const fn new() -> Self {
-        Self { flights: VecDeque::new(), closed: false }
+        Self { logins: VecDeque::new(), closed: false }
     }
 
-    /// Returns the oldest login, which now has a caller. A caller starts another login only if this
+    /// Removes and returns the oldest login, for a new caller. A caller starts a login only if this
     /// returns `None`, so connections and logins together never exceed the pool's maximum size.
-    pub(super) fn adopt(&mut self) -> Option<(u64, F)> {
-        self.flights.pop_front()
+    pub(super) fn adopt(&mut self) -> Option<(u64, L)> {
+        self.logins.pop_front()
     }
 
-    /// Keeps this login, whose caller has given up.
-    pub(super) fn leave(&mut self, id: u64, flight: F) {
+    /// Adds a login whose caller has given up, or drops it if the pool is closed.
+    pub(super) fn add(&mut self, id: u64, login: L) {
         if !self.closed {
-            self.flights.push_back((id, flight));
+            self.logins.push_back((id, login));
         }
     }
 
-    /// Drops this login if it has no caller: it failed, or its connection was not used.
+    /// Drops a login that failed or whose connection was not used, unless it has a caller.
     pub(super) fn remove(&mut self, id: u64) {
-        self.flights.retain(|(other, _)| *other != id);
+        self.logins.retain(|(other, _)| *other != id);
     }
 
-    /// Cancels the oldest logins, so that at most `most` remain.
-    pub(super) fn shrink(&mut self, most: usize) {
-        let ended = self.flights.len().saturating_sub(most);
-        self.flights.drain(..ended);
+    /// Cancels the oldest logins, so that at most `max` remain.
+    pub(super) fn shrink(&mut self, max: usize) {
+        let excess = self.logins.len().saturating_sub(max);
+        self.logins.drain(..excess);
     }
 
-    /// Cancels all logins. Later ones are cancelled as soon as their callers give up.
+    /// Cancels all logins. Logins that are added later are cancelled at once.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        self.flights.clear();
+        self.logins.clear();
     }
 }

@@ -24,8 +24,8 @@ use crate::clock::{Clock, SystemClock};
 
 /// Builds a pool. The settings have the same names as deadpool's.
 ///
-/// The connector's configuration already sets the maximum size, and limits the wait for a free
-/// connection to the time that a connect may take.
+/// The connector's configuration sets the maximum size. A checkout waits for a free connection for
+/// at most the time that a connect may take.
 #[must_use]
 pub struct PoolBuilder<M: Manager, W: From<Object<M>> = Object<M>> {
     builder: deadpool::managed::PoolBuilder<M, W>,
@@ -43,8 +43,8 @@ macro_rules! settings {
 }
 
 impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
-    /// `min_size` matters only without a configured maximum, because deadpool's default may be
-    /// less.
+    /// Creates a builder. Without `max_size`, the maximum is deadpool's default, at least
+    /// `min_size`.
     pub(crate) fn new<C>(
         manager: M,
         state: &PoolState<M, C>,
@@ -61,10 +61,10 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
     }
 
     settings! {
-        /// The maximum number of connections. Default: the configured size, otherwise 2 per CPU.
+        /// The maximum number of connections. Default: the configured size, or else 2 per CPU, at least the minimum size.
         max_size(size: usize);
 
-        /// How long a checkout waits for a free connection. `None`: without a limit. Default: the
+        /// How long a checkout waits for a free connection. `None`: no limit. Default: the
         /// configured `connect_timeout`.
         wait_timeout(limit: Option<Duration>);
 
@@ -79,13 +79,13 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
         /// Whether a checkout gets the connection that was returned first or last. Default: first.
         queue_mode(mode: QueueMode);
 
-        /// Adds a hook for each new connection.
+        /// Adds a hook that runs for each new connection.
         post_create(hook: impl Into<Hook<M>>);
 
-        /// Adds a hook for each connection before it is cleaned.
+        /// Adds a hook that runs when an idle connection is checked out, before it is cleaned.
         pre_recycle(hook: impl Into<Hook<M>>);
 
-        /// Adds a hook for each connection after it was cleaned.
+        /// Adds a hook that runs when an idle connection is checked out, after it was cleaned.
         post_recycle(hook: impl Into<Hook<M>>);
     }
 
@@ -108,7 +108,7 @@ impl<M: Manager, W: From<Object<M>>> fmt::Debug for PoolBuilder<M, W> {
     }
 }
 
-/// Connects until `pool` has `wanted` connections, at most its `max_size`. Does not wait for
+/// Opens connections until `pool` has `wanted`, at most its `max_size`. Does not wait for
 /// connections that are checked out.
 pub(crate) async fn fill<M, W>(pool: &Pool<M, W>, wanted: usize) -> Result<(), PoolError<M::Error>>
 where
@@ -134,12 +134,12 @@ where
             Poll::Pending => opening.push(get),
         }
     }
-    // The idle connections were held until all checkouts had started: a connection that is returned
-    // earlier would be checked out again. Now they are free for other callers.
+    // The idle connections are returned only now, after all checkouts have started: a later
+    // checkout would otherwise get one of them instead of opening a connection.
     let mut opened = stream::iter(ready).chain(opening);
     while let Some(opened) = opened.next().await {
         match opened {
-            // Another borrower has the connection.
+            // Another caller has checked out the connection.
             Ok(_) | Err(PoolError::Timeout(TimeoutType::Wait)) => {}
             Err(error) => return Err(error),
         }
@@ -147,14 +147,14 @@ where
     Ok(())
 }
 
-/// Waits until a closed pool has no connections left and opens none.
+/// Waits until a closed pool has no connections and no waiting callers.
 pub(crate) async fn drained<M: Manager, W: From<Object<M>>>(pool: &Pool<M, W>) {
     /// deadpool does not report when a connection is returned.
     const PAUSE: Duration = Duration::from_millis(10);
 
     let clock = SystemClock::new();
     loop {
-        // A connection that was returned for a caller that has given up remains after closing.
+        // A connection that was returned to a caller that has given up remains after closing.
         drop(pool.retain(|_, _| false));
         let status = pool.status();
         if status.size == 0 && status.waiting == 0 {

@@ -11,26 +11,26 @@ use deadpool::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{ConnectorMetrics, Driver, Engine, flights::Flights, pool::fill};
+use super::{ConnectorMetrics, Driver, Engine, flights::LoginTasks, pool::fill};
 use crate::{single_task::SingleTask, token::TokenCache};
 
-/// The state of one pool, owned by its manager. `C` is the result of a login.
+/// The state of one pool. Its manager owns it. `C` is the result of a login.
 pub(crate) struct PoolState<M: Manager, C> {
     /// Set once the pool is built.
     pub(super) pool: Arc<OnceLock<WeakPool<M>>>,
-    pub(crate) flights: Arc<Flights<C, M::Error>>,
+    pub(crate) logins: Arc<LoginTasks<C, M::Error>>,
     tokens: TokenCache,
     metrics: Arc<ConnectorMetrics>,
     maintaining: SingleTask,
-    /// Notified or dropped when the pool closes, which stops the maintenance.
+    /// Notified or dropped when the pool closes. This stops the maintenance.
     pub(crate) alive: watch::Sender<()>,
 }
 
 /// How often the pool is maintained.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const MAINTAIN_EVERY: Duration = Duration::from_millis(500);
 
-/// How often connections are opened to reach the minimum size: connects may fail, and connections
-/// may be short-lived.
+/// The minimum time between two attempts to reach the minimum size, because connects may fail and
+/// connections may be short-lived.
 const FILL_EVERY: Duration = Duration::from_secs(30);
 
 impl<M, C> PoolState<M, C>
@@ -41,7 +41,7 @@ where
     pub(crate) fn new<D: Driver>(engine: &Engine<D>) -> Self {
         Self {
             pool: Arc::default(),
-            flights: Arc::new(Flights::new(engine.clock().clone(), engine.limit)),
+            logins: Arc::new(LoginTasks::new(engine.clock().clone(), engine.limit)),
             tokens: engine.tokens.clone(),
             metrics: engine.metrics.clone(),
             maintaining: SingleTask::default(),
@@ -59,7 +59,7 @@ where
     where
         L: Future<Output = Result<C, M::Error>> + Send + 'static,
     {
-        let (connection, adopted) = self.flights.connect(login, is_alive).await?;
+        let (connection, adopted) = self.logins.connect(login, is_alive).await?;
         if adopted {
             self.metrics.adopted();
         }
@@ -67,9 +67,9 @@ where
     }
 
     /// Starts the task that maintains the pool, unless it is already running or the pool was not
-    /// built. The task closes unfit idle connections, keeps the minimum size and refreshes the
-    /// token. It runs in the caller's runtime and stops when the pool closes. `is_fit` returns
-    /// whether an idle connection may be used again, without a request to the server.
+    /// built. The task closes idle connections that are not fit, keeps the minimum size and
+    /// refreshes the token. It runs in the caller's runtime and stops when the pool closes.
+    /// `is_fit` returns whether an idle connection may be used again, and sends nothing.
     pub(crate) fn maintain<F>(&self, min_size: usize, is_fit: F)
     where
         M: Manager<Type: Send, Error: Error>,
@@ -78,17 +78,17 @@ where
         let Some(pool) = self.pool.get().and_then(WeakPool::upgrade) else { return };
         let Some(task) = self.maintaining.begin() else { return };
         let mut alive = self.alive.subscribe();
-        let flights = Arc::downgrade(&self.flights);
+        let logins = Arc::downgrade(&self.logins);
         let tokens = self.tokens.clone();
-        let maintaining = maintained(pool.weak(), tokens, min_size, is_fit, flights.clone());
+        let maintaining = maintain(pool.weak(), tokens, min_size, is_fit, logins.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = maintaining => {}
                 // The pool is closing, or its manager was dropped.
                 _ = alive.changed() => {}
             }
-            if let Some(flights) = flights.upgrade() {
-                flights.close();
+            if let Some(logins) = logins.upgrade() {
+                logins.close();
             }
             drop(task);
         });
@@ -96,37 +96,37 @@ where
 
     /// Stops the background tasks.
     #[cfg(feature = "azure-sql")]
-    pub(crate) fn end(&self) {
+    pub(crate) fn stop(&self) {
         self.alive.send_replace(());
-        self.flights.close();
+        self.logins.close();
     }
 }
 
 /// Maintains the pool until it is closed or dropped.
-async fn maintained<M, C, F>(
+async fn maintain<M, C, F>(
     pool: WeakPool<M>,
     tokens: TokenCache,
     min_size: usize,
     is_fit: F,
-    flights: Weak<Flights<C, M::Error>>,
+    logins: Weak<LoginTasks<C, M::Error>>,
 ) where
     M: Manager<Type: Send, Error: Error + Send> + 'static,
     C: Send + 'static,
     F: Fn(&M, &M::Type, &Metrics) -> bool,
 {
-    // In the background, because connecting takes time and maintenance must go on. Dropped, and so
-    // cancelled, with this future.
+    // A separate task, because connecting takes time and maintenance must continue. Dropping this
+    // future cancels the task.
     let mut filling = JoinSet::new();
     let mut next_filling = Duration::ZERO;
     loop {
-        tokens.clock().sleep(LOOK_EVERY).await;
+        tokens.clock().sleep(MAINTAIN_EVERY).await;
         let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
         tokens.refresh_if_due();
         pool.retain(|connection, metrics| is_fit(pool.manager(), connection, &metrics));
-        if let Some(flights) = flights.upgrade() {
+        if let Some(logins) = logins.upgrade() {
             // The pool may have been resized.
             let Status { max_size, size, .. } = pool.status();
-            flights.shrink(max_size.saturating_sub(size));
+            logins.shrink(max_size.saturating_sub(size));
         }
         while filling.try_join_next().is_some() {}
         let now = tokens.clock().monotonic();

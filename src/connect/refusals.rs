@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Attempt, retry::TOO_LITTLE};
+use super::{Attempt, retry::MIN_LOGIN_TIME};
 use crate::{
     clock::{self, Clock},
     lock::Lock,
 };
 
-/// How long a refusal also answers the connector's other logins.
-const HOLDS: Duration = Duration::from_secs(1);
+/// How long the connector returns a refusal for other logins, and the time between two turns.
+const REFUSAL_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The refused logins of one connector. While logins are refused, further attempts would also fail,
 /// and servers throttle or lock out clients that retry too often.
@@ -18,7 +18,7 @@ const HOLDS: Duration = Duration::from_secs(1);
 /// started, until one succeeds. If the server accepted this identity before (see
 /// [`Driver::patience`](super::Driver::patience)), logins wait for their turn instead of failing,
 /// until the deadline of the connect that was refused first.
-// A turn is a point in time and not a lock: its owner may hang, or its runtime may not be driven.
+// A turn is a time span and not a lock, because its owner may hang or may not be polled.
 #[derive(Debug)]
 pub(super) struct Refusals<R> {
     state: Lock<State<R>>,
@@ -38,9 +38,9 @@ struct State<R> {
 #[derive(Debug)]
 struct Refusal<R> {
     answer: R,
-    holds_until: Duration,
+    valid_until: Duration,
     patient_until: Duration,
-    /// Another login has its turn until this time.
+    /// The end of the turn of the login that was started last.
     turn_until: Duration,
 }
 
@@ -50,21 +50,21 @@ impl<R: Clone> Refusals<R> {
         Self { state, decided: Notify::new() }
     }
 
-    /// Waits until a login may start. Returns the refusal if it answers this login instead.
+    /// Waits until a login may start. Returns the last refusal if the login must fail with it.
     pub(super) async fn turn<E>(&self, clock: &dyn Clock, attempt: &Attempt<E>) -> Result<(), R> {
         loop {
             let decided = self.decided.notified();
             let now = clock.monotonic();
             let pause = {
                 let State { last: Some(last), .. } = &mut *self.state.lock() else { return Ok(()) };
-                let holds = last.holds_until > now;
-                let pause = last.holds_until.max(last.turn_until).saturating_sub(now);
-                let left = attempt.left(now).saturating_sub(TOO_LITTLE);
+                let is_valid = last.valid_until > now;
+                let pause = last.valid_until.max(last.turn_until).saturating_sub(now);
+                let left = attempt.left(now).saturating_sub(MIN_LOGIN_TIME);
                 if pause.is_zero() {
-                    last.turn_until = now + HOLDS;
+                    last.turn_until = now + REFUSAL_LIFETIME;
                     return Ok(());
                 }
-                if left < pause || (holds && now >= last.patient_until) {
+                if left < pause || (is_valid && now >= last.patient_until) {
                     return Err(last.answer.clone());
                 }
                 pause
@@ -98,9 +98,9 @@ impl<R: Clone> Refusals<R> {
                 _ => now,
             },
         };
-        let (holds_until, turn_until) = (now + HOLDS, now);
-        state.last = Some(Refusal { answer: refusal, holds_until, patient_until, turn_until });
+        let (valid_until, turn_until) = (now + REFUSAL_LIFETIME, now);
+        state.last = Some(Refusal { answer: refusal, valid_until, patient_until, turn_until });
         self.decided.notify_waiters();
-        (now < patient_until).then_some(HOLDS)
+        (now < patient_until).then_some(REFUSAL_LIFETIME)
     }
 }

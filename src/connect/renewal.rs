@@ -6,17 +6,17 @@ use crate::{
     token::{Token, TokenCache, with_causes},
 };
 
-/// How long no other token is requested after a new token was refused as well. This pause doubles …
+/// The first pause before another token is requested, after a new token was also refused. Doubles.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// … up to this limit, so a principal that was created again can log in within this time.
+/// The longest pause. A principal that was recreated can log in after this time at the latest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Renews the refused tokens of one connector: once per login, only if the token came from the
-/// cache, and less often while it does not help.
+/// Requests replacements for a connector's refused tokens: once per login, only if the token came
+/// from the cache, and with longer pauses while the replacements are also refused.
 ///
-/// It belongs to a connector and not to the cache, because a user that is missing in one database
-/// must not keep another pool from renewing.
+/// This state belongs to a connector and not to the cache, because a user that is missing in one
+/// database must not prevent renewals for another pool.
 #[derive(Debug, Default)]
 pub(super) struct Renewals(Lock<State>);
 
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Renewals {
-    /// Returns another token than the refused one; otherwise a sentence that explains why not.
+    /// Requests another token than `refused`. The error is a sentence: why there is none.
     pub(super) async fn renew<E>(
         &self,
         tokens: &TokenCache,
@@ -50,8 +50,8 @@ impl Renewals {
                     .to_owned(),
             );
         }
-        // Half of the remaining time, because the caller must get the refusal in time, and a second
-        // login takes time.
+        // Half of the remaining time: the second login needs time, and the caller must get the
+        // refusal before its deadline.
         match tokens.renew_within(refused, attempt.left(now) / 2).await {
             Ok(Some(other)) => Ok(other),
             Ok(None) => {
@@ -67,19 +67,19 @@ impl Renewals {
         }
     }
 
-    /// Whether it is too early to request another token in place of this one.
+    /// Whether it is too early to request a replacement for this token.
     fn is_paused(&self, refused: &Token, now: Duration) -> bool {
         let state = self.0.lock();
         let is_same = state.refused.as_ref().is_some_and(|token| token.same_secret(refused));
         is_same && now < state.paused_until
     }
 
-    /// Records that another token did not help: `refused` is the newest one, and was refused.
+    /// Records that the newest token, `refused`, was also refused, and starts a pause.
     pub(super) fn pause(&self, tokens: &TokenCache, refused: &Token) {
         let now = tokens.clock().monotonic();
         let mut state = self.0.lock();
         state.refused = Some(refused.clone());
-        // Logins that were refused together count as one.
+        // Logins that were refused at the same time count once.
         if now >= state.paused_until {
             state.pause = (state.pause * 2).clamp(PAUSE, LONGEST_PAUSE);
             state.paused_until = now + state.pause;

@@ -11,15 +11,15 @@ use crate::token::TokenReport;
 pub struct ConnectorReport {
     /// Successful logins.
     pub logins: u64,
-    /// Connects that failed because the login was refused.
+    /// Connects that failed because the login was refused, including the `damped` ones.
     pub refused: u64,
     /// Refused logins that were retried with another token.
     pub renewed: u64,
-    /// Connects that failed without a login, because another login had just been refused.
+    /// Connects that returned the last refusal instead of logging in again.
     pub damped: u64,
-    /// Logins whose callers gave up, and whose connections other callers got.
+    /// Logins that were completed for another caller, after their own caller gave up.
     pub adopted: u64,
-    /// Connects that were retried after a transient error.
+    /// Retries after a transient error. One connect may retry several times.
     pub retried: u64,
     /// Connections that were retired, by reason. Contains only reasons that occurred.
     pub retired: Vec<(RetireReason, u64)>,

@@ -14,11 +14,11 @@ pub enum RetireReason {
     /// The server sent an error that terminates the session: class 20 or above, or 37396, an
     /// expired token (Azure SQL).
     SevereError,
-    /// The server refused to change a database because it is read-only: after a failover, the
-    /// connection leads to a secondary. Not used if the configuration asks for a read-only session.
+    /// The server refused to change a read-only database: after a failover, the connection leads to
+    /// a secondary. Not used if the configuration asks for a read-only session.
     ReadOnly,
-    /// A transaction was left open and not rolled back: with `Fast`, or if cleaning in the
-    /// background was not possible (Azure SQL).
+    /// A returned connection had an open transaction that could not be rolled back: with `Fast`, or
+    /// if cleaning in the background was not possible (Azure SQL).
     TransactionOpen,
     /// The server did not acknowledge that it reset the session (Azure SQL).
     ResetNotAcknowledged,
@@ -29,10 +29,10 @@ pub enum RetireReason {
     /// The token of its login expires soon, and a newer one is available (Azure SQL; PostgreSQL
     /// checks a token only during the login).
     TokenExpiry,
-    /// The session could not be cleaned, or was not clean afterwards.
+    /// The session could not be cleaned, or it was not clean afterwards.
     Recycling,
-    /// Another connection to this server did not respond, and nothing was received on this
-    /// connection since.
+    /// The server did not respond on another connection, and nothing has been received on this
+    /// connection since then.
     Silent,
 }
 
@@ -69,8 +69,8 @@ impl fmt::Display for RetireReason {
     }
 }
 
-/// Returns `lifetime` minus up to a third, by `jitter` from 0 to 1. Pools that started together
-/// then log in evenly from the third lifetime on. With a tenth, that would take a day.
+/// Returns `lifetime` minus up to a third, by `jitter` from 0 to 1. Connections that were opened
+/// together are then replaced at evenly spread times from the third lifetime on.
 pub(crate) fn jittered(lifetime: Duration, jitter: f64) -> Duration {
     lifetime.saturating_sub((lifetime / 3).mul_f64(jitter))
 }

@@ -2,30 +2,30 @@ use std::time::Duration;
 
 use super::Outlook;
 
-/// With less time than this left, another login cannot complete.
-pub(super) const TOO_LITTLE: Duration = Duration::from_secs(1);
+/// The shortest time in which a login may complete. With less time left, no login is started.
+pub(super) const MIN_LOGIN_TIME: Duration = Duration::from_secs(1);
 
-/// How often an error that may be permanent is retried if the server has not accepted a login
-/// before.
+/// The number of retries after an error that may be permanent, if the server has not accepted a
+/// login before.
 const RETRIES_IN_DOUBT: u32 = 2;
 
 /// The pauses between the logins of one connect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
-    /// The first pause. Pauses double …
+    /// The first pause. Each pause is twice as long as the previous one.
     pub(crate) first: Duration,
-    /// … up to this one.
+    /// The longest pause.
     pub(crate) longest: Duration,
-    /// The number of retries for any error. `None`: as [`Retries`] describes.
+    /// The maximum number of retries. `None`: as [`Retries`] describes.
     pub(crate) count: Option<u32>,
 }
 
 /// Decides which connects are retried, and when.
 ///
-/// An error that the server reports as transient is retried until the deadline. So is an error that
-/// may recover, if the server has accepted a login before: it is probably restarting or failing
-/// over. An unknown server may be misspelt or blocked by a firewall, so its errors are retried only
-/// twice.
+/// An error that the server reports as transient is retried until the deadline. An error that may
+/// recover is also retried until the deadline if the server has accepted a login before, because
+/// the server is probably restarting or failing over. Otherwise it is retried only twice, because
+/// the name may be misspelt, or a firewall may block the server.
 #[derive(Debug)]
 pub(super) struct Retries {
     policy: RetryPolicy,
@@ -38,14 +38,14 @@ impl Retries {
         Self { policy, retried: 0, in_doubt: 0 }
     }
 
-    /// Returns whether a refused login may be retried within the configured number of retries.
+    /// Counts a retry of a refused login. Returns whether the configured number allows it.
     pub(super) fn may_repeat(&mut self) -> bool {
         self.retried += 1;
         self.policy.count.is_none_or(|count| self.retried <= count)
     }
 
-    /// Returns the pause before the next login, if a retry is allowed and there is time for it.
-    /// `jitter`, from 0 to 1, spreads callers that failed at the same moment.
+    /// Returns the pause before the next login, or `None` if the error is not retried. `jitter`,
+    /// from 0 to 1, spreads callers that failed at the same moment.
     pub(super) fn pause_after(
         &mut self,
         outlook: Outlook,
@@ -59,13 +59,13 @@ impl Retries {
             Some(count) => self.retried >= count,
             None => in_doubt && self.in_doubt >= RETRIES_IN_DOUBT,
         };
-        if outlook < Outlook::MayRecover || left < TOO_LITTLE || enough {
+        if outlook < Outlook::MayRecover || left < MIN_LOGIN_TIME || enough {
             return None;
         }
         let pause = first.saturating_mul(1 << self.retried.min(10)).min(longest);
         self.retried += 1;
         self.in_doubt += u32::from(in_doubt);
-        // A last login helps more than a long pause.
+        // At most half of the remaining time, so that there is time for a last login.
         Some(pause.mul_f64(0.75 + jitter / 2.0).min(left / 2))
     }
 }

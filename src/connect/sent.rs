@@ -6,15 +6,15 @@ use crate::{
     token::Token,
 };
 
-/// The last [`KEPT`] tokens that were sent to servers, because a server may repeat them in its
-/// texts. Clones share them.
+/// The last [`KEPT`] tokens that were sent to servers. They are removed from the texts of servers,
+/// which may repeat them. Clones share the tokens.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sent(Arc<Lock<VecDeque<Token>>>);
+pub(crate) struct SentTokens(Arc<Lock<VecDeque<Token>>>);
 
-/// Tokens are renewed at most every 5 minutes, and expire within a day, usually within an hour.
+/// The number of tokens. They are renewed at most every 5 minutes, and usually expire in an hour.
 const KEPT: usize = 16;
 
-impl Sent {
+impl SentTokens {
     /// Records a token that the next login sends.
     pub(super) fn add(&self, token: &Token) {
         let mut tokens = self.0.lock();
@@ -25,13 +25,13 @@ impl Sent {
         }
     }
 
-    /// Returns a server's text without tokens, safe to be shown.
+    /// Returns a server's text as an excerpt for output, without tokens.
     pub(crate) fn excerpt(&self, text: &str) -> String {
         self.with(|secrets| excerpt(text, secrets))
     }
 
-    /// Returns an error that contains a server's text, with its causes, as text that is safe to be
-    /// shown.
+    /// Returns an error that contains a server's text, with its causes, as an excerpt for output,
+    /// without tokens.
     pub(crate) fn excerpt_of(&self, error: &(dyn Error + 'static)) -> String {
         self.with(|secrets| excerpt_of(error, secrets))
     }
@@ -52,7 +52,7 @@ mod tests {
     fn excerpts_never_contain_tokens_that_were_sent() {
         let token = |secret: &str| Token::new(secret.repeat(16), SystemTime::UNIX_EPOCH);
         let (first, second) = (token("a"), token("b"));
-        let sent = Sent::default();
+        let sent = SentTokens::default();
         for token in [&first, &second, &first] {
             sent.add(token);
         }

@@ -37,7 +37,7 @@ impl fmt::Display for Stage {
 }
 
 impl Stage {
-    /// Returns what to do if the time limit expired in this stage, for the end of a message.
+    /// Returns the end of a message: what to do if the time limit expired in this stage.
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::Resolve => ": check this network's DNS, which does not respond",

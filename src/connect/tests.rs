@@ -1,4 +1,4 @@
-//! The engine and the flights with an in-memory database and a manual clock.
+//! The engine and the login tasks with an in-memory database and a manual clock.
 #![allow(clippy::unchecked_time_subtraction)] // A panic fails the test.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{runtime, task::JoinHandle, task::yield_now};
 
-use super::{flights::Flights, *};
+use super::{flights::LoginTasks, *};
 use crate::{
     clock::ManualClock,
     telemetry::Database,
@@ -31,7 +31,7 @@ async fn settle() {
     }
 }
 
-/// An identity whose tokens are numbers; a new number for each request if it `renews`.
+/// An identity whose tokens are numbers: a new number for each request, unless it `repeats`.
 #[derive(Debug, Default)]
 struct Numbers {
     requests: AtomicUsize,
@@ -86,7 +86,7 @@ struct Server {
     /// The times at which logins were refused.
     refusals: Mutex<VecDeque<Duration>>,
     patience: Duration,
-    /// Logins are not answered.
+    /// Whether logins get no response.
     hangs: AtomicBool,
 }
 
@@ -151,15 +151,15 @@ impl Driver for Arc<Server> {
     }
 }
 
-struct House {
+struct Setup {
     clock: ManualClock,
     numbers: Arc<Numbers>,
     server: Arc<Server>,
     engine: Arc<Engine<Arc<Server>>>,
 }
 
-/// A server that accepts tokens above the number.
-fn house(accepts_above: usize, repeats: bool, patience: Duration) -> House {
+/// Creates an engine and a server that accepts tokens above `accepts_above`.
+fn setup(accepts_above: usize, repeats: bool, patience: Duration) -> Setup {
     let clock = ManualClock::new();
     let (requests, accepts_above) = (AtomicUsize::new(0), Mutex::new(accepts_above));
     let numbers = Arc::new(Numbers { requests, repeats, clock: Some(clock.clone()) });
@@ -171,18 +171,18 @@ fn house(accepts_above: usize, repeats: bool, patience: Duration) -> House {
     let database = Database::new("x", [("server", 1)], None);
     let tokens = identity.tokens(Scope::AZURE_SQL);
     let engine = Arc::new(Engine::new(server.clone(), tokens, database, LIMIT));
-    House { clock, numbers, server, engine }
+    Setup { clock, numbers, server, engine }
 }
 
 type Connecting = JoinHandle<(Duration, Result<usize, Error>)>;
 
-impl House {
-    /// From now on, accepts tokens above this one.
+impl Setup {
+    /// Makes the server accept tokens above this number.
     fn accept_above(&self, number: usize) {
         *self.server.accepts_above.lock().unwrap() = number;
     }
 
-    /// Connects in the background; returns when the connect finished, and its result.
+    /// Connects in a task, which returns when the connect finished, and its result.
     fn connecting(&self) -> Connecting {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         tokio::spawn(async move {
@@ -192,7 +192,7 @@ impl House {
     }
 
     /// Starts callers that connect again and again, with pauses of 100 ms.
-    fn storm(&self, callers: usize) -> Vec<JoinHandle<()>> {
+    fn retrying_callers(&self, callers: usize) -> Vec<JoinHandle<()>> {
         let one = || {
             let (engine, clock) = (self.engine.clone(), self.clock.clone());
             tokio::spawn(async move {
@@ -232,30 +232,30 @@ impl House {
 #[tokio::test]
 async fn logins_of_a_missing_role_are_refused_at_most_twice_a_second_and_succeed_soon_after_the_repair()
  {
-    // A missing role, and a principal that was created again: an older token does not help then.
+    // A missing role, and a principal that was recreated, for which older tokens stay refused.
     for recreated in [false, true] {
         for outage in [5 * S, 600 * S] {
-            let house = house(usize::MAX, false, Duration::ZERO);
-            let callers = house.storm(50);
-            // The logins that started together.
-            house.pass(S).await;
-            assert!(house.refused() <= 100, "{}", house.refused());
-            let first = house.refused();
-            house.pass(outage).await;
-            let most = house.most_refused(S + 50 * MS);
+            let setup = setup(usize::MAX, false, Duration::ZERO);
+            let callers = setup.retrying_callers(50);
+            // All callers log in at once before the first refusal.
+            setup.pass(S).await;
+            assert!(setup.refused() <= 100, "{}", setup.refused());
+            let first = setup.refused();
+            setup.pass(outage).await;
+            let most = setup.most_refused(S + 50 * MS);
             assert!(most <= 2, "{most} refused logins a second");
-            assert!(house.refused() > first, "retries continue");
-            let requests = house.numbers.requests.load(SeqCst);
+            assert!(setup.refused() > first, "retries continue");
+            let requests = setup.numbers.requests.load(SeqCst);
             assert!(
                 requests <= 8 + usize::try_from(outage.as_secs()).unwrap() / 30,
                 "{requests} tokens"
             );
 
-            house.accept_above(if recreated { requests } else { 0 });
-            let repaired = house.clock.monotonic();
-            while house.engine.report().logins == 0 {
-                house.pass(100 * MS).await;
-                let took = house.clock.monotonic() - repaired;
+            setup.accept_above(if recreated { requests } else { 0 });
+            let repaired = setup.clock.monotonic();
+            while setup.engine.report().logins == 0 {
+                setup.pass(100 * MS).await;
+                let took = setup.clock.monotonic() - repaired;
                 assert!(took <= if outage < 60 * S { 15 * S } else { 31 * S }, "{took:?}");
             }
             callers.iter().for_each(JoinHandle::abort);
@@ -266,19 +266,19 @@ async fn logins_of_a_missing_role_are_refused_at_most_twice_a_second_and_succeed
 #[tokio::test]
 async fn refused_logins_wait_if_the_server_accepted_the_identity_before() {
     for callers in [1, 50] {
-        let house = house(0, true, Duration::MAX);
-        let first = house.connecting();
-        house.pass(S).await;
+        let setup = setup(0, true, Duration::MAX);
+        let first = setup.connecting();
+        setup.pass(S).await;
         first.await.unwrap().1.unwrap();
-        // As when Azure moves the database.
-        house.accept_above(usize::MAX);
-        let connecting: Vec<_> = (0..callers).map(|_| house.connecting()).collect();
-        house.pass(20 * S).await;
-        let most = house.most_refused(S + 150 * MS);
+        // Azure refuses logins like this while it moves a database.
+        setup.accept_above(usize::MAX);
+        let connecting: Vec<_> = (0..callers).map(|_| setup.connecting()).collect();
+        setup.pass(20 * S).await;
+        let most = setup.most_refused(S + 150 * MS);
         assert!(most <= 2, "{most} refused logins a second");
-        assert!((18..=25 + callers).contains(&house.refused()), "{} refused", house.refused());
-        house.accept_above(0);
-        house.pass(2 * S).await;
+        assert!((18..=25 + callers).contains(&setup.refused()), "{} refused", setup.refused());
+        setup.accept_above(0);
+        setup.pass(2 * S).await;
         for connected in connecting {
             assert!(connected.is_finished());
             connected.await.unwrap().1.unwrap();
@@ -288,18 +288,18 @@ async fn refused_logins_wait_if_the_server_accepted_the_identity_before() {
 
 #[tokio::test]
 async fn a_dropped_user_delays_logins_for_one_connect_timeout_only() {
-    let house = house(0, false, Duration::MAX);
-    let first = house.connecting();
-    house.pass(S).await;
+    let setup = setup(0, false, Duration::MAX);
+    let first = setup.connecting();
+    setup.pass(S).await;
     first.await.unwrap().1.unwrap();
-    house.accept_above(usize::MAX);
-    let began = house.clock.monotonic();
-    let mut connecting = vec![house.connecting()];
+    setup.accept_above(usize::MAX);
+    let began = setup.clock.monotonic();
+    let mut connecting = vec![setup.connecting()];
     for _ in 0..20 {
-        house.pass(S).await;
-        connecting.push(house.connecting());
+        setup.pass(S).await;
+        connecting.push(setup.connecting());
     }
-    house.pass(11 * S).await;
+    setup.pass(11 * S).await;
     let mut ends = Vec::new();
     for connected in connecting {
         assert!(connected.is_finished());
@@ -311,9 +311,9 @@ async fn a_dropped_user_delays_logins_for_one_connect_timeout_only() {
     assert!(*least >= 28 * S && *most <= 31 * S, "{least:?} to {most:?}");
     // From now on, logins fail at once.
     for _ in 0..3 {
-        let before = house.clock.monotonic();
-        let refused = house.connecting();
-        house.pass(200 * MS).await;
+        let before = setup.clock.monotonic();
+        let refused = setup.connecting();
+        setup.pass(200 * MS).await;
         assert!(refused.await.unwrap().0 - before <= 150 * MS);
     }
 }
@@ -321,22 +321,22 @@ async fn a_dropped_user_delays_logins_for_one_connect_timeout_only() {
 #[tokio::test]
 async fn a_hanging_login_after_a_refusal_delays_others_for_a_second() {
     for patience in [Duration::ZERO, Duration::MAX] {
-        let house = house(0, true, patience);
-        let first = house.connecting();
-        house.pass(S).await;
+        let setup = setup(0, true, patience);
+        let first = setup.connecting();
+        setup.pass(S).await;
         first.await.unwrap().1.unwrap();
-        house.accept_above(usize::MAX);
-        let refused = house.connecting();
-        house.pass(200 * MS).await;
-        house.server.hangs.store(true, SeqCst);
-        house.pass(2 * S).await;
-        let hanging = house.connecting();
-        house.pass(100 * MS).await;
-        // The server accepts logins again, but this login gets no answer.
-        house.server.hangs.store(false, SeqCst);
-        house.accept_above(0);
-        let others: Vec<_> = (0..20).map(|_| house.connecting()).collect();
-        house.pass(5 * S / 2).await;
+        setup.accept_above(usize::MAX);
+        let refused = setup.connecting();
+        setup.pass(200 * MS).await;
+        setup.server.hangs.store(true, SeqCst);
+        setup.pass(2 * S).await;
+        let hanging = setup.connecting();
+        setup.pass(100 * MS).await;
+        // The server accepts logins again, but the hanging login still gets no response.
+        setup.server.hangs.store(false, SeqCst);
+        setup.accept_above(0);
+        let others: Vec<_> = (0..20).map(|_| setup.connecting()).collect();
+        setup.pass(5 * S / 2).await;
         for other in others {
             assert!(other.is_finished(), "the login still waits, with a patience of {patience:?}");
             other.await.unwrap().1.unwrap();
@@ -348,26 +348,26 @@ async fn a_hanging_login_after_a_refusal_delays_others_for_a_second() {
 
 #[tokio::test]
 async fn a_caller_that_gives_up_its_turn_delays_others_for_a_second() {
-    let house = house(0, true, Duration::MAX);
-    let first = house.connecting();
-    house.pass(S).await;
+    let setup = setup(0, true, Duration::MAX);
+    let first = setup.connecting();
+    setup.pass(S).await;
     first.await.unwrap().1.unwrap();
-    house.accept_above(usize::MAX);
+    setup.accept_above(usize::MAX);
     // Each caller gives up at another point of its wait.
     for after in [1, 30, 100, 500, 1_001, 1_040, 1_100, 2_020] {
-        let leaving = house.connecting();
-        house.pass(after * MS).await;
+        let leaving = setup.connecting();
+        setup.pass(after * MS).await;
         leaving.abort();
     }
     // A future that exists but is no longer polled.
-    let mut asleep = Box::pin(house.engine.connect(house.clock.monotonic()));
+    let mut asleep = Box::pin(setup.engine.connect(setup.clock.monotonic()));
     for _ in 0..3 {
         assert!(futures_util::poll!(&mut asleep).is_pending());
-        house.pass(S).await;
+        setup.pass(S).await;
     }
-    house.accept_above(0);
-    let others: Vec<_> = (0..20).map(|_| house.connecting()).collect();
-    house.pass(5 * S / 2).await;
+    setup.accept_above(0);
+    let others: Vec<_> = (0..20).map(|_| setup.connecting()).collect();
+    setup.pass(5 * S / 2).await;
     for other in others {
         assert!(other.is_finished(), "the login still waits");
         other.await.unwrap().1.unwrap();
@@ -377,15 +377,15 @@ async fn a_caller_that_gives_up_its_turn_delays_others_for_a_second() {
 
 #[tokio::test]
 async fn the_timeout_after_a_refusal_contains_the_refusal() {
-    let house = house(0, true, Duration::MAX);
-    let first = house.connecting();
-    house.pass(S).await;
+    let setup = setup(0, true, Duration::MAX);
+    let first = setup.connecting();
+    setup.pass(S).await;
     first.await.unwrap().1.unwrap();
-    house.accept_above(usize::MAX);
-    let connecting = house.connecting();
-    house.pass(S / 2).await;
-    house.server.hangs.store(true, SeqCst);
-    house.pass(LIMIT).await;
+    setup.accept_above(usize::MAX);
+    let connecting = setup.connecting();
+    setup.pass(S / 2).await;
+    setup.server.hangs.store(true, SeqCst);
+    setup.pass(LIMIT).await;
     match connecting.await.unwrap().1 {
         Err(Error::Other(text)) => assert!(text.contains("Refused"), "{text}"),
         other => panic!("{other:?}"),
@@ -394,17 +394,17 @@ async fn the_timeout_after_a_refusal_contains_the_refusal() {
 
 #[tokio::test]
 async fn patience_depends_on_the_time_since_the_last_login() {
-    let house = house(0, false, 60 * S);
+    let setup = setup(0, false, 60 * S);
     for (since, is_patient) in [(59 * S, true), (61 * S, false)] {
-        house.accept_above(0);
-        house.pass(2 * S).await;
-        let accepted = house.connecting();
-        house.pass(S).await;
+        setup.accept_above(0);
+        setup.pass(2 * S).await;
+        let accepted = setup.connecting();
+        setup.pass(S).await;
         accepted.await.unwrap().1.unwrap();
-        house.pass(since - 950 * MS).await;
-        house.accept_above(usize::MAX);
-        let refused = house.connecting();
-        house.pass(2 * S).await;
+        setup.pass(since - 950 * MS).await;
+        setup.accept_above(usize::MAX);
+        let refused = setup.connecting();
+        setup.pass(2 * S).await;
         assert_eq!(refused.is_finished(), !is_patient, "{since:?} after the last login");
         refused.abort();
     }
@@ -412,10 +412,10 @@ async fn patience_depends_on_the_time_since_the_last_login() {
 
 #[tokio::test]
 async fn a_refusal_explains_why_no_other_token_was_used() {
-    let reason = async |house: &House| {
-        let refused = house.connecting();
-        house.pass(200 * MS).await;
-        house.clock.advance(S);
+    let reason = async |setup: &Setup| {
+        let refused = setup.connecting();
+        setup.pass(200 * MS).await;
+        setup.clock.advance(S);
         match refused.await.unwrap().1 {
             Err(Error::Refused(second_login)) => second_login,
             other => panic!("{other:?}"),
@@ -423,23 +423,23 @@ async fn a_refusal_explains_why_no_other_token_was_used() {
     };
     let is_new =
         "The token is new (it was requested for this login), so no other token was requested.";
-    let house = house(usize::MAX, false, Duration::ZERO);
-    assert_eq!(reason(&house).await, is_new);
+    let setup = setup(usize::MAX, false, Duration::ZERO);
+    assert_eq!(reason(&setup).await, is_new);
     for _ in 0..2 {
-        assert_eq!(reason(&house).await, "Another token was refused as well.");
+        assert_eq!(reason(&setup).await, "Another token was refused as well.");
     }
-    let paused = reason(&house).await;
+    let paused = reason(&setup).await;
     assert!(paused.starts_with("No other token was requested"), "{paused}");
 
-    let house = self::house(usize::MAX, true, Duration::ZERO);
-    assert_eq!(reason(&house).await, is_new);
-    assert_eq!(reason(&house).await, "The identity has no other token.");
+    let setup = self::setup(usize::MAX, true, Duration::ZERO);
+    assert_eq!(reason(&setup).await, is_new);
+    assert_eq!(reason(&setup).await, "The identity has no other token.");
 }
 
 /// Counted logins, each of which takes 1 s by default.
 struct Logins {
     clock: ManualClock,
-    flights: Arc<Flights<Arc<()>, Error>>,
+    tasks: Arc<LoginTasks<Arc<()>, Error>>,
     started: Arc<AtomicUsize>,
     /// Every connection holds a clone of this.
     alive: Arc<()>,
@@ -454,9 +454,9 @@ impl Logins {
 
     fn with_limit(limit: Duration) -> Self {
         let clock = ManualClock::new();
-        let flights = Arc::new(Flights::new(Arc::new(clock.clone()), limit));
+        let tasks = Arc::new(LoginTasks::new(Arc::new(clock.clone()), limit));
         let (started, alive) = (Arc::default(), Arc::default());
-        Self { clock, flights, started, alive, fails: false, takes: S }
+        Self { clock, tasks, started, alive, fails: false, takes: S }
     }
 
     fn started(&self) -> usize {
@@ -478,7 +478,7 @@ impl Logins {
                 if fails { Err(Error::Other("no".into())) } else { Ok(alive.upgrade().unwrap()) }
             }
         };
-        self.flights.connect(login, |_| true).await
+        self.tasks.connect(login, |_| true).await
     }
 
     /// A caller that gives up at once.
@@ -532,13 +532,13 @@ async fn closing_and_shrinking_cancel_abandoned_logins() {
     drop(connecting);
     settle().await;
     assert_eq!(logins.clock.sleepers(), 3);
-    logins.flights.shrink(2);
+    logins.tasks.shrink(2);
     settle().await;
     assert_eq!(logins.clock.sleepers(), 2);
     let waiting = Box::pin(logins.connect());
     let mut waiting = waiting;
     assert!(futures_util::poll!(&mut waiting).is_pending());
-    logins.flights.close();
+    logins.tasks.close();
     settle().await;
     // The login of the caller, and the caller's time limit.
     assert_eq!(logins.clock.sleepers(), 2);
@@ -660,10 +660,10 @@ fn a_login_is_started_if_the_adopted_ones_runtime_was_shut_down_or_is_not_driven
 
 #[tokio::test]
 async fn a_panic_of_a_login_reaches_its_caller() {
-    let flights: Arc<Flights<(), Error>> =
-        Arc::new(Flights::new(Arc::new(ManualClock::new()), LIMIT));
+    let tasks: Arc<LoginTasks<(), Error>> =
+        Arc::new(LoginTasks::new(Arc::new(ManualClock::new()), LIMIT));
     let panicking = tokio::spawn(async move {
-        flights.connect(|_| async { panic!("panic of the test") }, |()| true).await
+        tasks.connect(|_| async { panic!("panic of the test") }, |()| true).await
     });
     let error = panicking.await.unwrap_err();
     assert!(error.is_panic());

@@ -233,7 +233,7 @@ impl Config {
 
         /// Sets whether a task in the background, which the first connect starts, maintains a pool.
         /// Twice a second, the task closes idle connections that are broken, too old or idle for
-        /// too long, opens connections up to [`min_size`](Self::min_size), and refreshes the token
+        /// too long, opens connections up to [`min_size`](Self::min_size) at most every 30 s, and refreshes the token
         /// when that is due. Default: `true`.
         maintenance(maintenance: bool) => maintenance = maintenance;
     }

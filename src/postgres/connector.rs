@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connect::{self, ConnectorMetrics, Engine, Sent, SilentServer},
+    connect::{self, ConnectorMetrics, Engine, SentTokens, SilentServer},
     telemetry::Database,
     token::TokenCache,
 };
@@ -192,7 +192,7 @@ impl Connector {
         self.clock().monotonic()
     }
 
-    pub(crate) fn sent(&self) -> &Sent {
+    pub(crate) fn sent(&self) -> &SentTokens {
         &self.0.engine.sent
     }
 
@@ -234,7 +234,7 @@ impl deadpool_postgres::Connect for Connector {
 
 /// Drives the connection like its `Future` does, but logs only excerpts of the server's texts,
 /// which may contain a token that was `sent`.
-async fn drive(mut connection: Connection, sent: Sent) {
+async fn drive(mut connection: Connection, sent: SentTokens) {
     while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
         match message {
             Ok(AsyncMessage::Notice(notice)) => {

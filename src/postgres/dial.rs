@@ -57,7 +57,7 @@ pub(super) async fn log_in(
         }
     };
     for (at, host) in hosts.iter().enumerate() {
-        attempt.turned_to(&host.to_string());
+        attempt.trying(&host.to_string());
         let others = hosts.len() - at - 1;
         let looking_up = addresses(host, in_random_order);
         let addresses = match within_share(&**clock, attempt, others + 1, looking_up).await {

@@ -132,7 +132,7 @@ impl Cleaning<'_> {
         let driver = link.take_driver()?;
         let client = std::mem::replace(&mut **self.client, closed);
         let connector = self.connector.clone();
-        self.state.flights.go_on(async move {
+        self.state.logins.start_abandoned(async move {
             match make_fit(&connector, &client).await {
                 Ok(()) => Ok((client, pool_task(driver, &link))),
                 Err(reason) => Err(replay::wrapped(Error::Retired { reason })),

@@ -150,7 +150,7 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
         match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
             Ok(Ok(())) => {
                 if let Some(link) = link {
-                    connector.silent_server().heard(link.state().last_ready);
+                    connector.silent_server().record_received(link.state().last_ready);
                     link.record_round_trip(connector.clock().monotonic().saturating_sub(began));
                 }
                 Ok(())
@@ -165,7 +165,7 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
                 // With another unanswered request, or while a large transaction is rolled back, a
                 // healthy server may also take this long.
                 if link.is_some_and(|link| link.state().unanswered == 1) && !may_roll_back {
-                    connector.silent_server().silent(began);
+                    connector.silent_server().record_unanswered(began);
                 }
                 Err(RetireReason::Unsettled)
             }

@@ -16,7 +16,7 @@ use tokio_postgres::{
 use tokio_util::io::StreamReader;
 
 use super::{Error, error::io_kind};
-use crate::{connect::Sent, token::with_causes};
+use crate::{connect::SentTokens, token::with_causes};
 
 /// Wraps `error` in a driver's error, in which [`Error::within`] finds it.
 pub(super) fn wrapped(error: Error) -> tokio_postgres::Error {
@@ -34,8 +34,8 @@ pub(super) fn record(error: &DbError) -> Vec<u8> {
 }
 
 /// Returns the error without any of the tokens that were `sent`: each of its texts becomes an
-/// [`excerpt`](Sent::excerpt).
-pub(super) fn redacted(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
+/// [`excerpt`](SentTokens::excerpt).
+pub(super) fn redacted(error: tokio_postgres::Error, sent: &SentTokens) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
         return play(Ok(error_response(server, &|text| sent.excerpt(text))));
     }
@@ -161,7 +161,7 @@ mod tests {
         let before = error.as_db_error().unwrap();
         let repeated = play(Ok(record(before)));
         assert_eq!(repeated.as_db_error(), Some(before));
-        let sent = Sent::default();
+        let sent = SentTokens::default();
         let shown = redacted(repeated, &sent);
         assert_eq!(shown.as_db_error(), Some(before));
         let long = server_error(&[(b'S', "FATAL"), (b'C', "28P01"), (b'M', &"x".repeat(100_000))]);

@@ -6,13 +6,12 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock};
 
-/// Measures a checkout: `db.client.connection.wait_time`, and `db.client.connection.timeouts` if
-/// it timed out.
+/// Runs a checkout and records its time (`db.client.connection.wait_time`). If a timeout of the
+/// pool expires, also counts it (`db.client.connection.timeouts`).
 ///
-/// `pool` is the name in the metrics: the connector's
-/// [`pool_name`](crate::azure_sql::Connector::pool_name), or your own name, of which there must be
-/// few. A checkout that is dropped before it finishes is counted with the `error.type`
-/// `cancelled`.
+/// `pool` is the pool's name in the metrics: the connector's
+/// [`pool_name`](crate::azure_sql::Connector::pool_name), or one of few names of your own. A
+/// checkout that is dropped before it finishes is recorded with the `error.type` `cancelled`.
 ///
 /// ```no_run
 /// # #[cfg(feature = "postgres")]
@@ -31,7 +30,7 @@ use crate::clock::{Clock, SystemClock};
 ///
 /// # Errors
 ///
-/// The errors of the checkout.
+/// The error of the checkout.
 pub async fn checkout<T, E: CheckoutError>(
     pool: &str,
     checkout: impl Future<Output = Result<T, E>>,
@@ -43,10 +42,10 @@ pub async fn checkout<T, E: CheckoutError>(
     result
 }
 
-/// The `error.type` of a failed checkout. It is implemented for the errors of deadpool, and of bb8
-/// and sqlx with their features; implement it for the errors of other pools.
+/// An error of a checkout. Implemented for the errors of deadpool, and with their features, for
+/// those of bb8 and sqlx. Implement it for the errors of other pools.
 pub trait CheckoutError {
-    /// The `error.type`: `timeout` if a timeout of the pool expired, else one of few words.
+    /// Returns the `error.type`: `timeout` for a timeout of the pool, otherwise one of few words.
     fn error_type(&self) -> &'static str;
 }
 
@@ -55,10 +54,10 @@ const CONNECT: &str = "connect";
 /// OpenTelemetry's value for errors without a type.
 const OTHER: &str = "_OTHER";
 
-/// A waiting checkout, which is measured when this value is dropped.
+/// A checkout that is waiting. It is recorded when this value is dropped.
 struct Waiting<'a> {
     pool: &'a str,
-    /// Starts with the wait.
+    /// Its monotonic time starts with the wait.
     clock: SystemClock,
     error_type: Option<&'static str>,
 }
@@ -109,8 +108,8 @@ impl CheckoutError for sqlx::Error {
 /// Sets the gauges of a pool from its status: `db.client.connection.count`, `….max` and
 /// `….pending_requests`.
 ///
-/// Call it when the metrics are read: in the handler of a scrape or, for an exporter that pushes,
-/// in a task, as often as it pushes.
+/// Call it whenever metrics are read: in the handler of a scrape, or, for an exporter that pushes,
+/// in a task at the same interval.
 ///
 /// ```no_run
 /// # #[cfg(feature = "azure-sql")]
@@ -120,7 +119,7 @@ impl CheckoutError for sqlx::Error {
 /// telemetry::pool_status(pool.manager().connector().pool_name(), pool.status());
 /// # }
 /// ```
-#[allow(clippy::cast_precision_loss)] // Of more than 2^52 connections.
+#[allow(clippy::cast_precision_loss)] // Only from 2^53 connections on.
 pub fn pool_status(pool: &str, status: deadpool::Status) {
     let pool: Arc<str> = pool.into();
     let labels = || Labels::of_pool(pool.clone());

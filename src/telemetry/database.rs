@@ -3,7 +3,7 @@ use std::{error::Error, sync::Arc};
 use tracing::{Span, field::Empty};
 
 /// The fields that describe a database in telemetry. They come from the configuration alone, so
-/// that a server cannot add labels.
+/// servers cannot add values to labels.
 #[derive(Debug)]
 pub(crate) struct Database {
     /// `db.system.name`.
@@ -18,7 +18,7 @@ pub(crate) struct Database {
     pub(crate) pool: Arc<str>,
 }
 
-/// A span for a request to `$database`.
+/// Creates a span for a request to `$database`.
 macro_rules! client_span {
     ($database:expr, $name:literal) => {
         tracing::debug_span!(
@@ -37,7 +37,7 @@ macro_rules! client_span {
 }
 
 impl Database {
-    /// The database `namespace` at these servers, of which there must be at least one.
+    /// Creates the fields of the database `namespace` at these servers.
     pub(crate) fn new<'a>(
         system: &'static str,
         servers: impl IntoIterator<Item = (&'a str, u16)>,
@@ -75,14 +75,14 @@ pub(crate) const TIMEOUT: &str = "timeout";
 
 /// The error of a connect.
 pub(crate) trait Failure: Error + 'static {
-    /// `error.type`: one of few words.
+    /// Returns the `error.type`, one of few words.
     fn error_type(&self) -> &'static str;
 
-    /// `db.response.status_code`: the server's code.
+    /// Returns the `db.response.status_code`: the server's code, if there is one.
     fn status_code(&self) -> Option<String>;
 }
 
-/// The `error.type` of a login that stays refused.
+/// The `error.type` of a connect that failed because the login was refused.
 pub(crate) const LOGIN_REFUSED: &str = "login_refused";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The names of the metrics. A test compares the table on the module's page with this file.
+//! The metrics and their names. A test compares the table in `mod.rs` with this file.
 // Without a database, only the metrics of tokens are recorded.
 #![cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 
@@ -15,7 +15,7 @@ pub(crate) const TOKEN_SCOPE: &str = "entra_pool.token.scope";
 pub(crate) const TOKEN_REASON: &str = "entra_pool.token.reason";
 pub(crate) const TOKEN_OUTCOME: &str = "entra_pool.token.outcome";
 
-/// One metric, by its name.
+/// A metric, identified by its name.
 #[derive(Debug)]
 pub(crate) struct Metric(&'static str);
 
@@ -24,8 +24,8 @@ macro_rules! define {
     ($($metric:ident: $describe:ident, $unit:ident, $name:literal, $what:literal;)*) => {
         $(pub(crate) const $metric: Metric = Metric($name);)*
 
-        /// Registers the description and the unit of each metric. Call it once, after the recorder
-        /// was installed: descriptions from before are lost.
+        /// Registers the description and the unit of each metric. Call it once, after installing
+        /// the recorder: earlier descriptions are lost.
         pub fn describe() {
             $(metrics::$describe!($name, Unit::$unit, $what);)*
         }
@@ -37,9 +37,9 @@ macro_rules! define {
 
 define! {
     CREATE_TIME: describe_histogram, Seconds, "db.client.connection.create_time",
-        "The time a connect took, with all tries and the wait for a token.";
+        "The duration of a connect, with all retries and the wait for a token.";
     WAIT_TIME: describe_histogram, Seconds, "db.client.connection.wait_time",
-        "The time a checkout took.";
+        "The duration of a checkout.";
     TIMEOUTS: describe_counter, Count, "db.client.connection.timeouts",
         "Checkouts that timed out.";
     CONNECTION_COUNT: describe_gauge, Count, "db.client.connection.count",
@@ -49,17 +49,17 @@ define! {
     PENDING_REQUESTS: describe_gauge, Count, "db.client.connection.pending_requests",
         "The callers that wait for a connection.";
     LOGIN_REFUSED: describe_counter, Count, "entra_pool.login.refused",
-        "Connects that ended in a refused login.";
+        "Connects that failed because the login was refused.";
     LOGIN_RENEWED: describe_counter, Count, "entra_pool.login.renewed",
         "Refused logins that were retried with another token.";
     LOGIN_RETRIED: describe_counter, Count, "entra_pool.login.retried",
-        "Connects that were retried after a transient error.";
+        "Retries of a connect after a transient error.";
     RETIRED: describe_counter, Count, "entra_pool.connection.retired",
         "Connections that were not used again.";
     TOKEN_REQUESTS: describe_counter, Count, "entra_pool.token.requests",
         "Requests for a token that have ended.";
     TOKEN_REQUEST_DURATION: describe_histogram, Seconds, "entra_pool.token.request.duration",
-        "The time a request for a token took.";
+        "The duration of a request for a token.";
     TOKEN_EXPIRY: describe_gauge, Seconds, "entra_pool.token.expiry",
         "The expiry of the cached token, in seconds since 1970 (UTC).";
 }
@@ -77,13 +77,13 @@ impl Metric {
         metrics::gauge!(self.0, labels.0).set(value);
     }
 
-    pub(crate) fn record(&self, labels: Labels, took: Duration) {
-        metrics::histogram!(self.0, labels.0).record(took);
+    pub(crate) fn record(&self, labels: Labels, duration: Duration) {
+        metrics::histogram!(self.0, labels.0).record(duration);
     }
 }
 
-/// The labels of one measurement. There are few values: words of this crate, names from the
-/// configuration and from the caller.
+/// The labels of one measurement. Their values are constants of this crate, and names from the
+/// configuration or the caller.
 #[derive(Debug)]
 pub(crate) struct Labels(Vec<Label>);
 

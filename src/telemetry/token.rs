@@ -6,10 +6,10 @@ use tracing::{Span, field::Empty};
 use super::metrics::{self, Labels};
 use super::record_error;
 
-/// The span of a request for a token.
+/// Creates the span of a request for a token.
 ///
-/// It follows from the span that started it, but is not its child: a background refresh outlives
-/// its caller, whose span would otherwise last as long.
+/// The span follows from the current span, but is not its child: a background refresh may outlive
+/// its caller, whose span would then last as long as the refresh.
 pub(crate) fn token_span(scope: &str, reason: &'static str) -> Span {
     let span = tracing::debug_span!(
         parent: None,
@@ -28,19 +28,19 @@ pub(crate) fn token_span(scope: &str, reason: &'static str) -> Span {
 /// The outcome of a request for a token.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "metrics"), allow(dead_code))] // Some fields are only for metrics.
-pub(crate) struct TokenAnswer<'a> {
+pub(crate) struct TokenRequestOutcome<'a> {
     pub(crate) scope: &'a str,
     pub(crate) reason: &'static str,
     /// `fetched`, `refreshed`, `unchanged` or `failed`.
     pub(crate) outcome: &'static str,
-    /// `error.type`, if it failed: one of few words.
+    /// The `error.type` if the request failed, one of few words.
     pub(crate) error_type: Option<&'static str>,
-    pub(crate) took: Duration,
+    pub(crate) duration: Duration,
     /// The expiry of the cached token, if the request returned one.
     pub(crate) expires_on: Option<SystemTime>,
 }
 
-impl TokenAnswer<'_> {
+impl TokenRequestOutcome<'_> {
     pub(crate) fn record(self, span: &Span) {
         span.record("entra_pool.token.outcome", self.outcome);
         if let Some(error_type) = self.error_type {
@@ -60,7 +60,7 @@ impl TokenAnswer<'_> {
                 .with(metrics::TOKEN_OUTCOME, self.outcome)
                 .with_error(self.error_type),
         );
-        metrics::TOKEN_REQUEST_DURATION.record(labels().with_error(self.error_type), self.took);
+        metrics::TOKEN_REQUEST_DURATION.record(labels().with_error(self.error_type), self.duration);
         if let Some(expires_on) = self.expires_on {
             let since = expires_on.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             metrics::TOKEN_EXPIRY.set(labels(), since.as_secs_f64());

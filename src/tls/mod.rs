@@ -1,8 +1,8 @@
 //! TLS for the databases and identity endpoints, with rustls and aws-lc-rs. Certificates are
 //! always verified.
 //!
-//! The crypto provider is always set explicitly, because an application may have another one in
-//! its dependency tree. Without a CA file, the platform verifies certificates
+//! The crypto provider is always set explicitly, because an application may have another provider
+//! in its dependency tree. Without a CA file, the platform verifies certificates
 //! (`rustls-platform-verifier`, which reqwest already depends on), so certificates that an
 //! administrator has added to the machine's store are trusted. With a CA file, only its
 //! certificates are trusted.
@@ -27,8 +27,8 @@ use rustls::{
     },
 };
 
-/// The error for TLS settings that cannot be used: a certificate file cannot be read or contains
-/// no usable certificate, or the platform's certificates cannot be read.
+/// The error of TLS settings that cannot be used: a certificate file cannot be read or contains no
+/// usable certificate, or the platform's certificates cannot be read.
 #[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(unreachable_pub))]
 #[derive(thiserror::Error)]
 #[error("{what} cannot be used")]
@@ -47,9 +47,9 @@ pub(crate) enum Trust {
     Platform,
     /// Only certificates of the authorities in this PEM file.
     Roots(PathBuf),
-    /// Only the certificate in this file (PEM or DER), even if it is for another name.
+    /// Only the certificate in this file (PEM or DER), regardless of the names in it.
     Certificate(PathBuf),
-    /// Any certificate. Unverified certificates are accepted on loopback only.
+    /// Any certificate, but only from a server at a loopback address.
     AnyOnLoopback,
     /// Any certificate from any server.
     AnyAnywhere,
@@ -57,7 +57,7 @@ pub(crate) enum Trust {
     Own(OwnConfig),
 }
 
-/// A TLS configuration of the application.
+/// A TLS configuration that the application has set.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnConfig(pub(crate) Arc<ClientConfig>);
 
@@ -76,7 +76,7 @@ impl Trust {
     }
 }
 
-/// Returns a configuration for any number of connections, which share its session cache.
+/// Creates the TLS configuration of a connector. Its connections share a session cache.
 pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigError> {
     if let Trust::Own(OwnConfig(config)) = trust {
         return Ok(ClientConfig::clone(config));
@@ -84,7 +84,7 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigErro
     verified_by(verifier(trust)?).map_err(roots)
 }
 
-/// Returns the verifier for the certificates of servers.
+/// Creates the verifier of server certificates. Fails for [`Trust::Own`].
 pub(crate) fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     Ok(match trust {
@@ -112,7 +112,7 @@ pub(crate) fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, Tls
     })
 }
 
-/// Returns a configuration that accepts the certificates for which `rule` returns `true`. Names,
+/// Creates a configuration that accepts the certificates for which `rule` returns `true`. Names,
 /// dates and issuers are not verified.
 pub(crate) fn accepting(
     rule: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
@@ -142,7 +142,7 @@ fn unusable(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> Tls
     TlsConfigError { what, source: source.into() }
 }
 
-/// Reads the only certificate of a file, in PEM or DER.
+/// Reads a file with one certificate, in PEM or DER.
 fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsConfigError> {
     let bytes = std::fs::read(path).map_err(|error| unusable(path, error))?;
     let whole = CertificateDer::from(bytes);

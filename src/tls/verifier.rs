@@ -1,4 +1,4 @@
-//! Verifies certificates by a rule instead of their authority and name.
+//! Verifies certificates with a rule instead of by authority and name.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-/// Accepts certificates by a rule, without verifying names, dates and issuers. Certificates are
-/// public, so the signature of the server's key is verified as well.
+/// Accepts certificates by a rule, without verifying names, dates and issuers. The signature of the
+/// handshake is verified, because anyone can send a certificate, but only its owner has the key.
 pub(super) struct Verifier<F> {
     pub(super) accepts: F,
     pub(super) algorithms: WebPkiSupportedAlgorithms,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock,
     lock::Lock,
-    telemetry::{TokenAnswer, token_span},
+    telemetry::{TokenRequestOutcome, token_span},
 };
 
 tokio::task_local! {
@@ -78,12 +78,12 @@ impl Inner {
         }
         let (change, outcome) =
             self.core.finish(ticket, answer, retry_after, requested, now, fastrand::f64());
-        TokenAnswer {
+        TokenRequestOutcome {
             scope: self.scope.as_str(),
             reason,
             outcome: self.log_outcome(change, &outcome, now),
             error_type,
-            took: now.monotonic.saturating_sub(requested.monotonic),
+            duration: now.monotonic.saturating_sub(requested.monotonic),
             expires_on: outcome.as_ref().ok().map(Token::expires_on),
         }
         .record(span);

@@ -12,7 +12,7 @@ use shuttle::{
 #[path = "../../src/connect/orphans.rs"]
 mod actual;
 
-use actual::Orphans;
+use actual::AbandonedLogins;
 
 const CALLERS: usize = 3;
 const CALLS: usize = 3;
@@ -33,12 +33,12 @@ struct Server {
 
 /// A login. Dropping it closes its connection at the server.
 #[derive(Debug)]
-struct Flight {
+struct Login {
     id: u64,
     server: Arc<Mutex<Server>>,
 }
 
-impl Drop for Flight {
+impl Drop for Login {
     fn drop(&mut self) {
         self.server.lock().unwrap().logins.remove(&self.id);
     }
@@ -46,7 +46,7 @@ impl Drop for Flight {
 
 #[derive(Debug)]
 struct State {
-    idle: Vec<Flight>,
+    idle: Vec<Login>,
     /// The number of callers that may get a connection now.
     permits: usize,
     closed: bool,
@@ -55,7 +55,7 @@ struct State {
 #[derive(Debug, Clone)]
 struct Pool {
     state: Arc<Mutex<State>>,
-    orphans: Arc<Mutex<Orphans<Flight>>>,
+    abandoned: Arc<Mutex<AbandonedLogins<Login>>>,
     server: Arc<Mutex<Server>>,
 }
 
@@ -64,14 +64,14 @@ impl Pool {
         let state = State { idle: Vec::new(), permits: SIZE, closed: false };
         Self {
             state: Arc::new(Mutex::new(state)),
-            orphans: Arc::new(Mutex::new(Orphans::new())),
+            abandoned: Arc::new(Mutex::new(AbandonedLogins::new())),
             server: Arc::default(),
         }
     }
 
     /// Checks out as a deadpool pool does: an idle connection, or else an adopted login, or else a
     /// new login. The caller may give up while it waits.
-    fn get(&self) -> Option<Flight> {
+    fn get(&self) -> Option<Login> {
         {
             let mut state = self.state.lock().unwrap();
             if state.closed || state.permits == 0 {
@@ -83,21 +83,21 @@ impl Pool {
             }
         }
         thread::yield_now();
-        let adopted = self.orphans.lock().unwrap().adopt();
-        let (id, flight) = adopted.unwrap_or_else(|| self.start());
+        let adopted = self.abandoned.lock().unwrap().adopt();
+        let (id, login) = adopted.unwrap_or_else(|| self.start());
         if thread_rng().gen_bool(0.5) {
             thread::yield_now();
-            self.orphans.lock().unwrap().leave(id, flight);
+            self.abandoned.lock().unwrap().add(id, login);
             self.state.lock().unwrap().permits += 1;
             return None;
         }
         while self.server.lock().unwrap().logins.get(&id) == Some(&AtServer::LoggingIn) {
             thread::yield_now();
         }
-        Some(flight)
+        Some(login)
     }
 
-    fn start(&self) -> (u64, Flight) {
+    fn start(&self) -> (u64, Login) {
         let id = {
             let mut server = self.server.lock().unwrap();
             server.started += 1;
@@ -116,20 +116,20 @@ impl Pool {
             }
             if thread_rng().gen_bool(0.3) {
                 thread::yield_now();
-                pool.orphans.lock().unwrap().remove(id);
+                pool.abandoned.lock().unwrap().remove(id);
             }
         });
-        (id, Flight { id, server: self.server.clone() })
+        (id, Login { id, server: self.server.clone() })
     }
 
-    fn put_back(&self, flight: Flight) {
+    fn put_back(&self, login: Login) {
         let mut state = self.state.lock().unwrap();
         state.permits += 1;
         if state.closed {
             drop(state);
-            drop(flight);
+            drop(login);
         } else {
-            state.idle.push(flight);
+            state.idle.push(login);
         }
     }
 
@@ -141,15 +141,15 @@ impl Pool {
         };
         drop(idle);
         thread::yield_now();
-        self.orphans.lock().unwrap().close();
+        self.abandoned.lock().unwrap().close();
     }
 }
 
 fn call(pool: &Pool) -> usize {
     let mut checkouts = 0;
     for _ in 0..CALLS {
-        if let Some(flight) = pool.get() {
-            let at_server = pool.server.lock().unwrap().logins.get(&flight.id).copied();
+        if let Some(login) = pool.get() {
+            let at_server = pool.server.lock().unwrap().logins.get(&login.id).copied();
             assert_eq!(
                 at_server,
                 Some(AtServer::Connected),
@@ -157,7 +157,7 @@ fn call(pool: &Pool) -> usize {
             );
             checkouts += 1;
             thread::yield_now();
-            pool.put_back(flight);
+            pool.put_back(login);
         }
     }
     checkouts
@@ -181,9 +181,9 @@ fn run(closes: bool) {
     if !closes {
         // Each login that lost its caller is available to the next one.
         let started = pool.server.lock().unwrap().started;
-        if let Some((_, flight)) = pool.orphans.lock().unwrap().adopt() {
-            assert!(flight.id <= started);
-            drop(flight);
+        if let Some((_, login)) = pool.abandoned.lock().unwrap().adopt() {
+            assert!(login.id <= started);
+            drop(login);
         }
         pool.close();
     }
@@ -202,13 +202,13 @@ fn no_connection_is_left_after_closing() {
 
 #[test]
 fn the_oldest_login_is_adopted_first_and_shrinking_cancels_the_oldest() {
-    let mut orphans = Orphans::new();
+    let mut abandoned = AbandonedLogins::new();
     for id in 1..=4 {
-        orphans.leave(id, id);
+        abandoned.add(id, id);
     }
-    assert_eq!(orphans.adopt(), Some((1, 1)));
-    orphans.remove(3);
-    orphans.shrink(1);
-    assert_eq!(orphans.adopt(), Some((4, 4)));
-    assert_eq!(orphans.adopt(), None);
+    assert_eq!(abandoned.adopt(), Some((1, 1)));
+    abandoned.remove(3);
+    abandoned.shrink(1);
+    assert_eq!(abandoned.adopt(), Some((4, 4)));
+    assert_eq!(abandoned.adopt(), None);
 }

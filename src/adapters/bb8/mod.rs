@@ -1,4 +1,4 @@
-//! [bb8]'s pool, for both databases: feature `bb8`.
+//! [bb8]'s pool for both databases (feature `bb8`).
 //!
 //! ```no_run
 //! # #[cfg(feature = "azure-sql")]
@@ -19,12 +19,12 @@
 //! Differences between bb8 and deadpool:
 //!
 //! - bb8 connects in its own tasks and does not return the errors of connects to callers: `get`
-//!   waits until its time limit, then returns [`TimedOut`](bb8::RunError::TimedOut). The error is
-//!   logged as a warning, and your [`ErrorSink`](bb8::ErrorSink) gets it typed (it also gets
-//!   retired connections, which the connector's report counts).
+//!   waits until its time limit, then returns [`TimedOut`](bb8::RunError::TimedOut). The adapter
+//!   logs the error as a warning, and your [`ErrorSink`](bb8::ErrorSink) gets it typed. The sink
+//!   also gets an error for each retired connection.
 //! - bb8 retries a failed connect several times a second, whatever the error. The builders here
-//!   disable that, because the connector has already retried.
-//! - A connection is also prepared before its first borrower.
+//!   disable these retries, because the connector has already retried.
+//! - bb8 also tests (and so cleans) a new connection before its first borrower gets it.
 
 #[cfg(feature = "azure-sql")]
 pub mod azure_sql;
@@ -35,17 +35,17 @@ pub use bb8;
 
 use std::{error::Error, time::Duration};
 
-/// One limit covers the whole `get`.
+/// Returns a builder in which `limit` covers the whole `get`.
 fn builder<M: bb8::ManageConnection>(limit: Duration) -> bb8::Builder<M> {
     bb8::Pool::builder()
         .connection_timeout(limit)
         .retry_connection(false)
-        // The managers have their own lifetime, which is spread so that connections do not all
+        // The managers limit the lifetime themselves, with jitter, so that connections do not all
         // expire at once.
         .max_lifetime(None)
 }
 
-/// bb8 does not return the error to any caller, so it is logged.
+/// Logs the error of a connect, because bb8 does not return it to callers.
 fn log_error(error: &(dyn Error + 'static)) {
     tracing::warn!(error, "cannot open a connection for the bb8 pool");
 }

@@ -1,8 +1,8 @@
 //! PostgreSQL with bb8. Connections are retired at their maximum age and cleaned between borrowers
 //! as in the pool of [`postgres`](crate::postgres).
 //!
-//! A connection that is returned with an open transaction or a dropped query, and remains so for
-//! half a second, is closed and its query cancelled.
+//! If a returned connection still has an open transaction or a dropped query after half a second,
+//! its query is cancelled and the connection is closed.
 //!
 //! bb8 cleans connections in its test at the checkout. With `test_on_check_out(false)`, a used
 //! connection is closed when it is returned, so each checkout logs in. With [`Recycling::Fast`], it
@@ -28,12 +28,12 @@ use crate::postgres::{Connector, Error, Link, Recycling, SUSPECTED_FOR, counted,
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
 
-/// Returns bb8's builder for a pool with `manager`, for you to set sizes and time limits.
+/// Returns bb8's builder for a pool with `manager`. Use it to set sizes and time limits.
 ///
 /// These settings are already made: `get` waits for as long as a connect may take
-/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)); bb8 does not retry connects,
-/// and their errors are logged; the only lifetime is
-/// [`max_lifetime`](crate::postgres::Config::max_lifetime).
+/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)), bb8 does not retry connects,
+/// and only [`max_lifetime`](crate::postgres::Config::max_lifetime) limits the lifetime. Errors of
+/// connects are logged.
 #[must_use]
 pub fn builder(manager: &Manager) -> bb8::Builder<Manager> {
     super::builder(manager.connector.config().connect_timeout)
@@ -53,17 +53,17 @@ impl Manager {
     }
 }
 
-/// A connection that is checked out of a [`Pool`]: dereferences to deadpool-postgres'
+/// A connection that is checked out of a [`Pool`]. It dereferences to deadpool-postgres'
 /// [`ClientWrapper`], which is tokio-postgres' client with a statement cache.
 pub struct Connection {
     client: ClientWrapper,
     link: Arc<Link>,
     driver: AbortHandle,
     runtime: Handle,
-    /// Watches the connection while it is idle; returns why it was closed.
+    /// A task that watches the idle connection, and returns why it closed the connection.
     watch: Option<JoinHandle<Option<RetireReason>>>,
     metrics: Metrics,
-    /// Whether it was prepared since it was last checked out.
+    /// Whether the connection was prepared for its current borrower.
     fit: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One login with mssql-tds, and the classification of its errors.
+//! Logs in with mssql-tds, and classifies its errors.
 
 use std::{io, time::Duration};
 
@@ -22,19 +22,19 @@ use crate::{
     token::Token,
 };
 
-/// Logs in once, at whichever server routing leads to.
+/// Logs in once, at the server to which the login is routed.
 pub(super) async fn log_in(
     driver: &Driver<Connection>,
     token: &Token,
     attempt: &Attempt<Error>,
 ) -> Result<Connection, Error> {
     let server = driver.config.server();
-    attempt.turned_to(&server);
+    attempt.trying(&server);
     // The driver resolves the name again, but does not report why a name has no address.
     let resolved = lookup_host((driver.config.host.as_str(), driver.config.port)).await.map(drop);
     resolved.map_err(|source| Error::Resolve { server: server.clone(), source })?;
     attempt.reached(Stage::Driver);
-    // The driver takes a protocol before an IPv6 address for a part of it.
+    // The driver parses a protocol before an IPv6 address as a part of the address.
     let protocol = if driver.config.host.contains(':') { "" } else { "tcp:" };
     let address = format!("{protocol}{server}");
     let context = context(&driver.config, &address, token);
@@ -84,7 +84,7 @@ fn failed(
             let name = config.certificate_name(&config.host).into_owned();
             return Error::Tls { server, name, source: rustls::Error::General(text) };
         }
-        // The driver tries all addresses at once, and has a separate error for that.
+        // The driver tries all addresses at once, and returns these errors if all of them fail.
         DriverError::ConnectionError(_) | DriverError::TimeoutError(_) => {
             return Error::Dial { server, source: io::Error::other(text) };
         }
@@ -101,8 +101,8 @@ fn failed(
     Error::Login { server, source }
 }
 
-/// The driver's message if it cannot read the response to a login. The usual cause is that the
-/// connection broke, but the driver does not distinguish causes.
+/// The start of the driver's message if it cannot read the response to a login. The driver does not
+/// distinguish causes. Usually, the connection broke.
 const CUT_OFF: &str = "Failed to receive token during login";
 
 /// Whether a TLS handshake failed because the connection broke. OpenSSL reports the end of the
@@ -117,7 +117,7 @@ fn is_broken(error: &(dyn std::error::Error + 'static)) -> bool {
         || error.to_string().to_ascii_lowercase().contains("unexpected eof")
 }
 
-/// Returns the driver's settings.
+/// Returns the driver's settings for a login.
 fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
     // The longest time that systems accept for a socket: effectively unlimited.
     const LONGEST: Duration = Duration::from_secs(32_767);
@@ -127,8 +127,8 @@ fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
     let mut context = ClientContext::with_data_source(address);
     context.tds_authentication_method = TdsAuthenticationMethod::AccessToken;
     context.access_token = Some(token.secret().to_owned());
-    // The engine retries. With a count, the driver would also reconnect a broken session unasked,
-    // with its stored token.
+    // The engine retries. With a count, the driver would also reconnect a broken session, with its
+    // stored token.
     context.connect_retry_count = 0;
     // The engine has one deadline, at which it drops the login.
     context.login_timeout = Some(0);
@@ -150,8 +150,8 @@ fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
     if config.read_only {
         context.application_intent = ApplicationIntent::ReadOnly;
     }
-    // Omitted if they are derived from the host: they would also apply to a server to which the
-    // login is routed.
+    // Names that are derived from the host are omitted, because they would also apply to a server
+    // to which the login is routed.
     let other = |name: std::borrow::Cow<'_, str>| (name != *host).then(|| name.into_owned());
     context.login_server_name = other(config.login_name(host));
     let encryption = &mut context.encryption_options;

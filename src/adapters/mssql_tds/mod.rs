@@ -1,11 +1,11 @@
-//! Azure SQL with Microsoft's own driver, [`mssql_tds`]: feature `unstable-mssql-tds`.
+//! Azure SQL with Microsoft's own driver, [`mssql_tds`] (feature `unstable-mssql-tds`).
 //!
-//! Use it for what tiberius does not support: typed bulk copy, table-valued parameters, vectors,
-//! and Always Encrypted.
+//! Use it for features that tiberius does not have: typed bulk copy, table-valued parameters,
+//! vectors, and Always Encrypted.
 //!
-//! **This module is not covered by semantic versioning.** The driver changes monthly, each of its
-//! minor versions is incompatible with the previous one, and a minor or patch version of this crate
-//! may follow. It needs Rust 1.88, and on Linux OpenSSL and its headers.
+//! **This module is not covered by semantic versioning.** The driver has a release every month, and
+//! each minor version is incompatible with the previous one. A minor or patch version of this crate
+//! may therefore change this module. On Linux, it needs OpenSSL and its headers.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,19 +36,19 @@
 //!
 //! # The same as with tiberius
 //!
-//! The same [`Config`], the same [`TokenCache`] and the same engine: each connect logs in with a
-//! token from the cache; a refused login is retried once with another token; transient errors are
-//! retried with jittered pauses; one deadline covers the whole connect; errors are
-//! [`azure_sql::Error`]. The driver's own retries and its reconnecting are off, because it would
-//! reconnect with the token that it has stored.
+//! [`Config`], [`TokenCache`] and the engine are the same. Each connect logs in with a token from
+//! the cache. A refused login is retried once with another token, and transient errors are retried
+//! with jittered pauses. One deadline covers the whole connect, and errors are
+//! [`azure_sql::Error`]. The driver's own retries and its reconnecting are disabled, because it
+//! would reconnect with the token that it has stored.
 //!
 //! A returned connection is cleaned in one round trip in the background (on a runtime with one
 //! thread, at the next checkout): the session is reset, an open transaction is rolled back, and
 //! READ COMMITTED is restored. The driver checks that the server acknowledges the reset. A
-//! connection is closed if it is dead, if it has unread results or an open transaction that cannot
-//! be rolled back in the background, at its [`max_lifetime`](Config::max_lifetime) and
-//! [`idle_timeout`](Config::idle_timeout), and before its token expires. [`Connector::report`]
-//! counts the reasons.
+//! connection is closed if it is dead, if it has unread results, or if it has an open transaction
+//! that cannot be rolled back in the background. It is also closed at its
+//! [`max_lifetime`](Config::max_lifetime) and [`idle_timeout`](Config::idle_timeout), and before
+//! its token expires. [`Connector::report`] counts the reasons.
 //!
 //! # Different from tiberius
 //!
@@ -57,50 +57,50 @@
 //! | routing | **cannot be limited**: the driver follows the server's routing to any host. See [Security](#security) |
 //! | TLS | the platform's (OpenSSL, Schannel, Secure Transport) with the platform's roots, or the one certificate of `ServerCertificate` |
 //! | `TrustServerCertificateCA`, [`Config::tls`], the `dangerous_…` methods, [`Recycling::Fast`](azure_sql::Recycling::Fast) | refused by [`Connector::new`], by name |
-//! | `Command Timeout` | there is none: pass `ExecuteOptions::timeout_secs` to each request. A value other than the default is refused by [`Connector::new`] |
+//! | `Command Timeout` | not supported: pass `ExecuteOptions::timeout_secs` to each request. [`Connector::new`] refuses a value other than the default |
 //! | `MultiSubnetFailover` | always on: all addresses of the server are tried at once |
-//! | [`Config::tcp_user_timeout`] | not set; another value than the default is refused |
+//! | [`Config::tcp_user_timeout`] | not supported. [`Connector::new`] refuses a value other than the default |
 //! | stage of a connect that timed out | [`Stage::Token`](connect::Stage::Token), [`Stage::Resolve`](connect::Stage::Resolve) or [`Stage::Driver`](connect::Stage::Driver) |
 //! | errors of a login that was routed | name the configured server, which has received the token |
-//! | a connection that the server closed less than a second after its cleaning | checked out: the driver does not look at an idle socket, so the next request fails |
+//! | a connection that the server closed less than a second after its cleaning | may be checked out, because the driver does not inspect idle sockets: the next request then fails |
 //! | acknowledgement of the token | not checked by the driver |
 //! | errors of queries that terminate the session, a database that became read-only | only class 20 and above closes the connection |
 //! | dedicated SQL pools of Synapse | connections are not used again: these pools refuse READ COMMITTED |
 //!
 //! # Dropped requests
 //!
-//! If the future of a request is dropped before its response begins, the driver neither cancels the
-//! request nor records it. The next request on that client would read the response of the dropped
-//! one as its own. So drop the connection as well. To keep the connection, end the request with
-//! `ExecuteOptions::timeout_secs` or a `CancelHandle`, which make the driver cancel it.
+//! If the future of a request is dropped before its response begins, the driver neither cancels nor
+//! records the request. The next request on that client would read the response to the dropped
+//! request as its own. So drop the connection as well. To keep the connection, end the request with
+//! `ExecuteOptions::timeout_secs` or a `CancelHandle`: then the driver cancels it.
 //!
-//! The pool does not use such a connection again. A reset that gets another request's response is
-//! not acknowledged, and the response lacks a mark that only the pool knows. Then the connection is
-//! closed, and counted as [`ResetNotAcknowledged`](connect::RetireReason::ResetNotAcknowledged) or
-//! [`Unsettled`](connect::RetireReason::Unsettled). If no response arrives, it is closed after 5
-//! seconds. Until then, the dropped request runs and holds its locks. A server that does not notice
-//! the closed connection completes the request.
+//! The pool does not use such a connection again. A reset that gets the response to another request
+//! is not acknowledged, and that response lacks a random value which the pool expects. The
+//! connection is closed, with [`ResetNotAcknowledged`](connect::RetireReason::ResetNotAcknowledged)
+//! or [`Unsettled`](connect::RetireReason::Unsettled) as the reason. If no response arrives, it is
+//! closed after 5 s. Until then, the dropped request continues and holds its locks. A server that
+//! does not detect the closed connection completes the request.
 //!
 //! # Security
 //!
 //! - The token is sent to each server to which the configured server routes the login, if that
 //!   server has a certificate for its own name that the platform trusts. With
-//!   `HostNameInCertificate=NAME`, each of them must have a certificate for `NAME`, which limits
-//!   where the token can be sent. In that case, use Azure's connection policy `Proxy`, because a
-//!   redirected server may have a certificate for another name.
-//! - `Debug` of the driver's `TdsClient` shows the token. `Debug` of the types here does not.
+//!   `HostNameInCertificate=NAME`, each of these servers must have a certificate for `NAME`, which
+//!   limits where the token can be sent. In that case, use Azure's connection policy `Proxy`,
+//!   because the server to which a login is redirected may have a certificate for another name.
+//! - `Debug` of the driver's `TdsClient` shows the token. `Debug` of this module's types does not.
 //! - The driver keeps a copy of the token while the connection is open, and does not overwrite it.
 //! - The driver logs the text of each query at the level INFO, and the content of each packet at
 //!   DEBUG. Filter its events with `mssql_tds=warn`.
 //! - The packet of the login contains the token, so this module suppresses the driver's events
-//!   during a login. It cannot if the program has no `tracing` subscriber: the crate `log` then
+//!   during a login. Without a `tracing` subscriber, it cannot suppress them, and the crate `log`
 //!   gets them.
 //!
 //! # Using the driver without this pool
 //!
-//! The driver gets a token from an `EntraIdTokenFactory` during each login. With this factory, its
-//! connections share the identity of other pools. At the level DEBUG, the driver logs the token:
-//! filter its events with `mssql_tds=warn`.
+//! The driver can get a token from an `EntraIdTokenFactory` during each login. With this factory,
+//! its connections use the same tokens as your pools. At the level DEBUG, the driver logs the
+//! token: filter its events with `mssql_tds=warn`.
 //!
 //! ```
 //! use entra_pool::{
@@ -136,7 +136,7 @@
 //!     let method = TdsAuthenticationMethod::ActiveDirectoryTokenCredential;
 //!     context.tds_authentication_method = method.clone();
 //!     context.auth_method_map.insert(method, Box::new(Tokens(tokens)));
-//!     // The factory does not learn that a token was refused.
+//!     // The driver does not notify the factory of a refused token.
 //!     context.connect_retry_count = 0;
 //! }
 //! ```
@@ -172,8 +172,8 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// The errors of [`azure_sql::Connector::new`]; also [`Error::Config`] with the name of a
-    /// setting that the driver does not support.
+    /// The errors of [`azure_sql::Connector::new`]. [`Error::Config`] also names a setting that the
+    /// driver does not support.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         refuse_unsupported(&config)?;
         let log_in: LogIn<_> = |driver, token, attempt| Box::pin(log_in(driver, token, attempt));
@@ -184,12 +184,12 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`Error`], at the latest after the configuration's `Connect Timeout`.
+    /// [`Error`], at the latest after `Connect Timeout`.
     pub async fn connect(&self) -> Result<Connection, Error> {
         self.0.connect(self.0.clock().monotonic()).await
     }
 
-    /// Builds a pool of its connections, as configured. It does not connect yet.
+    /// Builds a pool of its connections, as configured. The pool does not connect yet.
     #[must_use]
     pub fn pool(&self) -> Pool {
         self.pool_builder().build()
@@ -210,7 +210,7 @@ impl Connector {
     }
 }
 
-/// Whether the error of a query is transient: as [`azure_sql::is_transient`].
+/// Whether the error of a query is transient, as [`azure_sql::is_transient`] describes.
 #[must_use]
 pub fn is_transient(error: &mssql_tds::error::Error) -> bool {
     use mssql_tds::error::Error;

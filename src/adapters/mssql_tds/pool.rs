@@ -1,4 +1,4 @@
-//! The pool: how a connection is cleaned between two borrowers.
+//! The pool's manager, which cleans connections between two borrowers.
 
 use std::{
     fmt,
@@ -18,18 +18,18 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::Connector;
 use crate::{
     azure_sql::{
-        Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide, lends,
-        quietly,
+        Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide,
+        impl_pooled_connection, quietly,
     },
     clock,
     connect::{PoolState, RetireReason, SilentServer},
 };
 
-/// A logged-in connection; dereferences to the driver's [`TdsClient`].
+/// A logged-in connection. It dereferences to the driver's [`TdsClient`].
 pub struct Connection {
-    /// Boxed, because it is kilobytes that a pool would copy at every checkout.
+    /// Boxed, because it has kilobytes, which a pool would copy at every checkout.
     client: Box<TdsClient>,
-    /// How often it was borrowed mutably, for at most one request each time.
+    /// How often the client was borrowed mutably. Each borrow allows at most one request.
     uses: u64,
     times: Times,
     cleaned: Cleaned,
@@ -37,11 +37,11 @@ pub struct Connection {
 
 impl Connection {
     pub(super) fn new(client: TdsClient, now: Duration, token_expires_on: SystemTime) -> Self {
-        let (created, heard, jitter) = (now, now, fastrand::f64());
+        let (created, last_received, jitter) = (now, now, fastrand::f64());
         Self {
             client: Box::new(client),
             uses: 0,
-            times: Times { created, heard, token_expires_on, jitter },
+            times: Times { created, last_received, token_expires_on, jitter },
             cleaned: Cleaned { at: now, requests: 0 },
         }
     }
@@ -66,7 +66,7 @@ impl DerefMut for Connection {
     }
 }
 
-/// Without the driver's client, whose `Debug` shows the settings of the login.
+/// Omits the driver's client, whose `Debug` shows the settings of the login.
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("uses", &self.uses).finish_non_exhaustive()
@@ -79,14 +79,14 @@ pub struct Manager {
     connector: Connector,
     silent: SilentServer,
     pub(super) state: Arc<PoolState<Self, Connection>>,
-    /// A mark that only the probe's response has.
+    /// A random value that only the response to the probe contains.
     mark: String,
     probe: String,
 }
 
 impl Manager {
     pub(super) fn new(connector: Connector) -> Self {
-        // The same for all connections, so that the server has one plan for the probe.
+        // The same for all connections, so that the server caches one plan for the probe.
         let mark = format!("{:032x}", fastrand::u128(..));
         Self {
             state: Arc::new(PoolState::new(&connector.0)),
@@ -122,10 +122,10 @@ impl Manager {
         reason.inspect(|reason| self.connector.0.metrics.retired(*reason)).is_none()
     }
 
-    /// Returns the action for a returned connection.
+    /// Decides about a returned connection, and retires it if it must be closed.
     fn returned(&self, connection: &mut Connection, may_clean: bool) -> Returned {
         if connection.is_used() {
-            connection.times.heard = self.now();
+            connection.times.last_received = self.now();
         }
         if let Some(reason) = self.unfit(connection) {
             self.retire(connection, reason);
@@ -139,7 +139,7 @@ impl Manager {
         returned
     }
 
-    /// Resets the session, in a round trip that also shows that no earlier response is pending.
+    /// Resets the session. The response also shows that no earlier response is pending.
     async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         let (clock, began) = (self.connector.0.clock(), self.now());
         let probing = Box::pin(quietly(self.probe(&mut connection.client)));
@@ -151,26 +151,26 @@ impl Manager {
         };
         match self.connector.0.metrics.recycle(cleaning).await? {
             Some(true) => {}
-            // The driver has read the response of a request that its borrower dropped.
+            // The driver has read the response to a request that the borrower dropped.
             Some(false) => return Err(RetireReason::Unsettled),
             None if connection.is_used() => return Err(RetireReason::Unsettled),
-            // The only explanation is a silent server.
+            // No request was pending, so the server is silent.
             None => {
-                self.silent.silent(began);
+                self.silent.record_unanswered(began);
                 return Err(RetireReason::Recycling);
             }
         }
         let now = self.now();
-        self.silent.heard(now);
-        connection.times.heard = now;
+        self.silent.record_received(now);
+        connection.times.last_received = now;
         connection.cleaned = Cleaned { at: now, requests: connection.uses };
         Ok(())
     }
 
-    /// Whether the response is the probe's, and no transaction is open.
+    /// Returns whether the response belongs to the probe and no transaction is open.
     async fn probe(&self, client: &mut TdsClient) -> Result<Option<bool>, DriverError> {
-        // A request in a transaction carries its descriptor, but a request that resets the session
-        // cannot.
+        // A request within a transaction contains its descriptor, and such a request cannot reset
+        // the session.
         if client.has_active_transaction() {
             client.rollback_transaction(None, None).await?;
         }
@@ -232,9 +232,9 @@ impl managed::Manager for Manager {
     }
 }
 
-/// A connection that is checked out of a [`Pool`](super::Pool); dereferences to [`Connection`], and
-/// so to the driver's [`TdsClient`]. When it is dropped, the connection is cleaned and returned to
-/// the pool, or it is closed.
+/// A connection that is checked out of a [`Pool`](super::Pool). It dereferences to [`Connection`],
+/// and so to the driver's [`TdsClient`]. When it is dropped, the connection is cleaned and returned
+/// to the pool, or closed.
 #[derive(Debug)]
 pub struct PooledConnection(Option<Object<Manager>>);
 
@@ -242,8 +242,8 @@ impl PooledConnection {
     /// Removes the connection from its pool permanently.
     #[must_use]
     pub fn take(mut this: Self) -> Connection {
-        this.0.take().map_or_else(|| gone(), Object::take)
+        this.0.take().map_or_else(|| already_taken(), Object::take)
     }
 }
 
-lends!(PooledConnection, Manager, Connection);
+impl_pooled_connection!(PooledConnection, Manager, Connection);

@@ -10,8 +10,8 @@ use crate::{
 
 const PREFIX: &str = "activedirectory";
 
-/// The names after `Active Directory`; errors show the first one. `None` is the identity described
-/// by the environment. Some drivers write `NotSpecified` if no identity is selected.
+/// The names after `Active Directory`. Errors show the first name of each identity. `None` is the
+/// identity described by the environment: some drivers write `NotSpecified` to select no identity.
 const NAMES: &[(Option<Member>, &[&str])] = &[
     (None, &["Default", "NotSpecified"]),
     (Some(ManagedIdentity), &["Managed Identity", "MSI", "MSI VM", "MSI App Service"]),
@@ -23,7 +23,7 @@ const NAMES: &[(Option<Member>, &[&str])] = &[
     (Some(AzurePipelines), &["Azure Pipelines"]),
 ];
 
-/// The third name is from tedious, the last one from Service Connector's documentation for Python.
+/// The third name is from tedious, the last name from Service Connector's documentation for Python.
 const SERVICE_PRINCIPAL: &[&str] =
     &["Service Principal", "Application", "Service Principal Secret", "Server Principal"];
 
@@ -65,7 +65,7 @@ const REFUSED: &[(&str, &str)] = &[
 /// Parses any driver's spelling: `Active Directory MSI`, `ActiveDirectoryMSI`,
 /// `azure-active-directory-msi`, `MSI`.
 pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
-    // Text copied from a web page may have other spaces and quotes.
+    // Text from a web page may contain typographic spaces and quotes.
     let letters = value.chars().filter(|c| c.is_alphanumeric());
     let value = letters.collect::<String>().to_ascii_lowercase();
     let bare = value.strip_prefix("azure").filter(|it| it.starts_with(PREFIX)).unwrap_or(&value);
@@ -81,8 +81,8 @@ pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
     Err(format!("must be one of {}", known.join(", ")))
 }
 
-/// Returns whether a client ID selects an identity of this kind.
-pub(super) fn takes_client_id(authentication: Member) -> bool {
+/// Whether a client ID can select an identity of this kind.
+pub(super) fn accepts_client_id(authentication: Member) -> bool {
     !matches!(authentication, Environment | AzureCli | AzureDeveloperCli | AzurePipelines)
 }
 

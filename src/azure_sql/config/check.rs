@@ -1,4 +1,4 @@
-//! Checks every configuration, parsed or built.
+//! Checks configurations, whether they were parsed or built.
 
 use rustls::pki_types::ServerName;
 
@@ -10,7 +10,7 @@ use super::{
 use crate::tls::Trust;
 
 impl Config {
-    /// Checks each setting as the parser does, and the settings that depend on each other.
+    /// Checks each setting as the parser does, and combinations of settings.
     pub(in crate::azure_sql) fn check(&self) -> Result<(), ConfigError> {
         let mut reader = Reader::new();
         for (setting, value) in self.settings() {
@@ -19,8 +19,8 @@ impl Config {
         self.check_together(&Written::default())
     }
 
-    /// Checks the server and the settings that depend on each other. Errors use the keywords as
-    /// they are `written`.
+    /// Checks the server and combinations of settings. Errors name the keywords as they are
+    /// `written`.
     pub(super) fn check_together(&self, written: &Written) -> Result<(), ConfigError> {
         let is_host = |name: &str| ServerName::try_from(name).is_ok();
         if self.host.is_empty() {
@@ -47,8 +47,8 @@ impl Config {
         self.token_scope().map(drop)
     }
 
-    /// Returns the files of `TrustServerCertificateCA` and of `ServerCertificate`. Parts of a path
-    /// that are not Unicode are replaced.
+    /// Returns the files of `TrustServerCertificateCA` and `ServerCertificate`. In a path, invalid
+    /// Unicode is replaced.
     pub(super) fn trusted_files(&self) -> [Option<String>; 2] {
         match &self.trust {
             Trust::Roots(file) => [Some(file.to_string_lossy().into_owned()), None],

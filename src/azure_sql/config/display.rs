@@ -3,11 +3,11 @@ use std::{fmt, time::Duration};
 use super::{Config, Encrypt, keywords::Setting};
 use crate::Cloud;
 
-/// An ADO.NET connection string without settings that have their default. Parsing it returns the
-/// same configuration, except for settings that cannot be written in a string: those of the
-/// `dangerous_…` methods, `tls`, `idle_timeout`, `keepalive`, `tcp_user_timeout`, `recycling`,
-/// `maintenance`, and names that look like a template's placeholder. (Parts of a path that are not
-/// Unicode are replaced.)
+/// Writes an ADO.NET connection string without the settings that have their default. Parsing the
+/// string returns the same configuration, except for settings that have no keyword: those of the
+/// `dangerous_…` methods, `tls`, `idle_timeout`, `keepalive`, `tcp_user_timeout`, `recycling` and
+/// `maintenance`. Names that look like a template's placeholder cannot be parsed, and invalid
+/// Unicode in a path is replaced.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=tcp:{},{}", Setting::Server.name(), self.host, self.port)?;
@@ -22,7 +22,7 @@ impl fmt::Display for Config {
 }
 
 impl Config {
-    /// Returns all settings except the server and its port, as the parser reads them.
+    /// Returns all settings except the server and its port, in the form that the parser accepts.
     pub(super) fn settings(&self) -> [(Setting, Option<String>); 19] {
         let [ca_file, certificate] = self.trusted_files();
         let encrypt = match self.encrypt {
@@ -72,8 +72,8 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// Quotes `value` for a connection string if the parser would otherwise read another value (with
-/// `&` and the next `;`, it would look like XML).
+/// Quotes `value` if the parser would otherwise read another value. (A value with `&` and a `;`
+/// after it would look like XML.)
 fn quoted(value: &str) -> String {
     let reads_as_it_is = !value.is_empty()
         && !value

@@ -4,40 +4,40 @@ use crate::{
     token::Scope,
 };
 
-/// Why a configuration is refused. No variant contains a value that may be a secret.
+/// The error of a configuration that is refused. No variant contains a value that may be a secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The connection string does not parse, or it has an unknown keyword.
+    /// The connection string cannot be parsed, or it has an unknown keyword.
     #[error("{problem}")]
     #[non_exhaustive]
     Syntax {
-        /// What is wrong, and where. Never contains a value, because it may be a misplaced secret.
+        /// What is wrong, and where. Never contains a value, which may be a misplaced secret.
         problem: String,
     },
-    /// A keyword that occurs twice.
+    /// A keyword occurs twice.
     #[error("'{keyword}' is given twice")]
     #[non_exhaustive]
     Duplicate {
-        /// The second occurrence, as written.
+        /// The keyword of the second occurrence, as written.
         keyword: String,
     },
-    /// Two settings that exclude each other, or two names for one setting.
+    /// Two settings exclude each other, or two keywords set the same setting.
     #[error("'{first}' and '{second}' exclude each other: keep one of them")]
     #[non_exhaustive]
     Conflict {
-        /// The keyword as written; with its value if both are names for one setting (`Timeout=30`).
+        /// A keyword as written, with its value if both set the same setting (`Timeout=30`).
         first: String,
-        /// As `first`.
+        /// The other keyword, like `first`.
         second: String,
     },
-    /// A value that the keyword does not accept, or a keyword that is not accepted.
+    /// A keyword does not accept its value, or the keyword is not supported.
     #[error("'{keyword}' {problem}")]
     #[non_exhaustive]
     Value {
-        /// As written.
+        /// The keyword, as written.
         keyword: String,
-        /// What is wrong, and what to write.
+        /// What is wrong, and what to write instead.
         problem: String,
     },
     /// The host does not belong to an Azure cloud, so the token scope is unknown.
@@ -63,9 +63,9 @@ pub enum ConfigError {
     #[error("this server needs tokens for {wanted}, but those passed are for {tokens}")]
     #[non_exhaustive]
     ScopeMismatch {
-        /// The scope from the string or its host.
+        /// The configured scope, or the scope of the host.
         wanted: Scope,
-        /// The scope of the tokens.
+        /// The scope of the tokens that were passed.
         tokens: Scope,
     },
 }
@@ -88,7 +88,7 @@ impl From<Mistake> for ConfigError {
 }
 
 impl ConfigError {
-    /// `problem` must not contain a value.
+    /// Creates the error of a connection URL. `problem` must not contain a value.
     pub(super) fn url(problem: &str) -> Self {
         Self::Syntax { problem: format!("the connection URL {problem}") }
     }

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
-use super::{ConfigError, authentication::takes_client_id, keywords::Setting, read::Written};
+use super::{ConfigError, authentication::accepts_client_id, keywords::Setting, read::Written};
 use crate::{
     Cloud,
     credential::{self, DefaultCredential, ManagedIdentity, Member, UserAssignedId},
@@ -15,7 +15,7 @@ pub(super) struct NamedIdentity {
     /// `None` is the identity described by the environment.
     pub(super) authentication: Option<Member>,
     pub(super) client_id: Option<String>,
-    /// The environment variable, if its value is an object ID and is in `client_id`.
+    /// The environment variable that set `client_id`, if its value is an object ID instead.
     pub(super) object_id_of: Option<&'static str>,
     pub(super) tenant: Option<String>,
     pub(super) client_secret: Option<Zeroizing<String>>,
@@ -23,8 +23,8 @@ pub(super) struct NamedIdentity {
 }
 
 impl NamedIdentity {
-    /// Checks that the parts fit together. Splits a client ID and tenant that are written in one
-    /// value.
+    /// Checks combinations of the parts. Splits a value that contains both the client ID and the
+    /// tenant.
     pub(super) fn check(&mut self, written: &Written) -> Result<(), ConfigError> {
         let Self { authentication, client_id, tenant, client_secret, .. } = self;
         if *authentication == Some(Member::ServicePrincipal) {
@@ -56,7 +56,7 @@ impl NamedIdentity {
                 "is for Authentication=Active Directory Service Principal only",
             ));
         }
-        if client_id.is_some() && authentication.is_some_and(|it| !takes_client_id(it)) {
+        if client_id.is_some() && authentication.is_some_and(|it| !accepts_client_id(it)) {
             return Err(written.refuse(
                 Setting::UserId,
                 "has no effect with this Authentication, which selects the identity: remove it",
@@ -65,7 +65,7 @@ impl NamedIdentity {
         Ok(())
     }
 
-    /// Returns an error if the identity differs from the environment's.
+    /// Returns an error if the string selects another identity than the environment's.
     pub(super) fn refuse_other(&self) -> Result<(), ConfigError> {
         let keyword = match (self.authentication, &self.client_id) {
             (Some(_), _) => "Authentication",

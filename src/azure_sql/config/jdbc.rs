@@ -1,13 +1,13 @@
 //! JDBC URLs, parsed as mssql-jdbc does (Microsoft Learn, "Building the connection URL"):
-//! `jdbc:sqlserver://[host[\instance][:port]][;property=value[;property=value]]`. Prisma's URLs are
-//! the same without `jdbc:`.
+//! `jdbc:sqlserver://[host[\instance][:port]][;property=value[;property=value]]`. Prisma's URLs
+//! have the same form without `jdbc:`.
 
 use zeroize::Zeroizing;
 
 use super::{ConfigError, keywords::KEYWORDS};
 use crate::pasted::{Pairs, Rules, host_and_port, read};
 
-/// Returns the host and port of a URL under their keywords, then its properties in order, with
+/// Returns pairs of keyword and value: the host, the port, and the properties in order with their
 /// names as written. `text` starts after the scheme.
 pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let (address, properties) = text.split_once(';').unwrap_or((text, ""));
@@ -58,10 +58,10 @@ mod tests {
             ("h;a=C:\\x/y;b='q'", &[server, ("a", "C:\\x/y"), ("b", "'q'")]),
             ("h;databaseName=Bücher", &[server, ("databaseName", "Bücher")]),
         ];
-        for (behind, expected) in cases {
-            let read = pairs(behind).unwrap();
+        for (rest, expected) in cases {
+            let read = pairs(rest).unwrap();
             let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            assert_eq!(read, *expected, "{behind}");
+            assert_eq!(read, *expected, "{rest}");
         }
     }
 

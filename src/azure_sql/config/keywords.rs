@@ -1,7 +1,7 @@
-//! The keywords of SqlClient, ODBC, mssql-jdbc, go-mssqldb, tedious and Prisma, and our own.
+//! The keywords of SqlClient, ODBC, mssql-jdbc, go-mssqldb, tedious and Prisma, and this crate's.
 //!
-//! Every form of a connection string accepts every name. A configuration is shown with the first
-//! name of each keyword.
+//! Every form of a connection string accepts every name. `Display` of a configuration writes the
+//! first name of each keyword.
 
 use crate::pasted::Keywords;
 
@@ -39,18 +39,18 @@ pub(super) enum Setting {
 }
 
 impl Setting {
-    /// Returns the keyword's first name.
+    /// Returns the first name of the setting's keyword.
     pub(super) fn name(self) -> &'static str {
         SETTINGS[self as usize].0.split('|').next().unwrap_or_default()
     }
 
-    /// Returns the description of the accepted values.
-    pub(super) fn takes(self) -> &'static str {
+    /// Returns the end of an error message that describes the accepted values.
+    pub(super) fn accepted_values(self) -> &'static str {
         SETTINGS[self as usize].2
     }
 }
 
-/// The spellings of SqlClient and Go.
+/// The spellings of booleans in SqlClient and Go.
 pub(super) const YES: &[&str] = &["true", "yes", "1", "t"];
 pub(super) const NO: &[&str] = &["false", "no", "0", "f"];
 
@@ -61,7 +61,7 @@ const SECONDS_OR_NO_LIMIT: &str = "must be a number of seconds (0 for no limit)"
 pub(super) const KEYWORDS: Keywords<Setting> =
     Keywords { settings: SETTINGS, named: "", others: include_str!("keywords.md"), unknown: "" };
 
-/// In the order of the variants. Names as their driver writes them.
+/// The names, the setting and the accepted values, in the order of the variants of [`Setting`].
 const SETTINGS: &[(&str, Setting, &str)] = &[
     (
         "Server|Data Source|Address|Addr|Network Address|serverName",

@@ -1,4 +1,4 @@
-//! Parses connection strings of any form to a configuration and the identity that they select.
+//! Parses connection strings of any form into a configuration and the identity that they select.
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// SqlClient's sizes and times in seconds are 32-bit.
+/// The longest time in SqlClient, whose numbers have 32 bits.
 const LONGEST: Duration = Duration::from_secs(i32::MAX as u64);
 const ANY_TIME: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
 const SOME_TIME: RangeInclusive<Duration> = Duration::from_nanos(1)..=LONGEST;
@@ -30,7 +30,7 @@ const LARGEST_POOL: usize = 32_767;
 /// The maximum length of names in LOGIN7 (MS-TDS 2.2.6.4), in UTF-16 units.
 const LONGEST_NAME: usize = 128;
 
-/// The settings of a string, with their keywords as written.
+/// The settings that a string contains, and their keywords as written.
 #[derive(Default)]
 pub(super) struct Written(Vec<(Setting, String)>);
 
@@ -53,7 +53,7 @@ impl Written {
     }
 
     pub(super) fn wrong(&self, setting: Setting) -> ConfigError {
-        self.refuse(setting, setting.takes())
+        self.refuse(setting, setting.accepted_values())
     }
 
     pub(super) fn refuse(&self, setting: Setting, problem: &str) -> ConfigError {
@@ -66,7 +66,7 @@ impl Written {
     }
 }
 
-/// Parses any form. `dangerous`: accepts `TrustServerCertificate=True`.
+/// Parses a string of any form. `dangerous` is whether `TrustServerCertificate=True` is accepted.
 pub(super) fn parse(text: &str, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
     read(&pairs(text)?, dangerous)
 }
@@ -107,7 +107,7 @@ fn pairs(text: &str) -> Result<Pairs, ConfigError> {
 }
 
 pub(super) fn read(pairs: &Pairs, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
-    // The advice for a PostgreSQL string comes before other errors in it.
+    // Checked first, because a PostgreSQL string also has other errors.
     let is_postgres = |host: &str| cloud::postgresql_scope(host).is_some();
     if pairs.iter().any(|(_, value)| value.split(',').any(is_postgres)) {
         let problem = "belongs to Azure Database for PostgreSQL: use entra_pool::postgres";
@@ -139,7 +139,7 @@ impl Reader {
         Self { config: Config::new(""), identity, written, trusts_any: false }
     }
 
-    /// Sets a value from a string, or from a configuration that is being checked.
+    /// Sets a setting to a value from a string, or from a configuration that is being checked.
     pub(super) fn set(
         &mut self,
         setting: Setting,
@@ -178,7 +178,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns `None` if the setting does not accept this value.
+    /// Parses a value and sets the setting. Returns `None` if the setting does not accept it.
     fn read_value(&mut self, setting: Setting, value: &str) -> Option<()> {
         let Self { config, identity, .. } = self;
         let text = || (!value.is_empty()).then(|| value.to_owned());
@@ -253,8 +253,8 @@ impl Reader {
         }
         let wildcard = config.host_in_certificate.as_ref().and_then(|it| it.strip_prefix('*'));
         if let Some(suffix) = wildcard.filter(|it| it.starts_with('.')) {
-            // Azure's portal writes `*.database.windows.net`. The certificate is verified for the
-            // host itself, which is stricter.
+            // Azure's portal writes `*.database.windows.net`. Verifying the certificate for the
+            // host itself is stricter.
             if !config.host.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase()) {
                 return Err(written.refuse(
                     Setting::HostNameInCertificate,
@@ -311,7 +311,7 @@ fn server(value: &str) -> Result<(String, Option<u16>), String> {
     Ok((host_name(pasted::unbracketed(host)), port))
 }
 
-/// Returns the choice with this name.
+/// Returns the choice that has this name.
 fn choice<T: Copy>(value: &str, choices: &[(&[&str], T)]) -> Option<T> {
     choices.iter().find(|(names, _)| is_one_of(names, value)).map(|(_, choice)| *choice)
 }
@@ -320,8 +320,8 @@ fn number<T: FromStr + PartialOrd>(value: &str, range: RangeInclusive<T>) -> Opt
     value.parse().ok().filter(|number| range.contains(number))
 }
 
-/// Whether this is a suffix of host names that starts at a label, in lower case. A single label is
-/// not enough: a token could go to the owner of any name under `net`.
+/// Whether this is a host name in lower case with at least two labels, an address, or `localhost`.
+/// With a single label such as `net`, the token could be sent to the owner of any name below it.
 fn is_routing_suffix(suffix: &str) -> bool {
     match ServerName::try_from(suffix) {
         Ok(ServerName::DnsName(name)) => name.as_ref().contains('.') || suffix == "localhost",
@@ -330,7 +330,7 @@ fn is_routing_suffix(suffix: &str) -> bool {
     }
 }
 
-/// Parses seconds, with or without decimals: setters accept any time, and `Display` writes it so.
+/// Parses seconds, with or without decimals: `Display` writes decimals for times from setters.
 fn seconds(value: &str) -> Option<Duration> {
     let (whole, decimals) = value.split_once('.').unwrap_or((value, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -69,11 +69,11 @@ impl Config {
         application_name(name: impl Into<String>) => application_name = name.into();
 
         /// Whether sessions are read-only, so that a secondary replica may serve them
-        /// (`ApplicationIntent`). Default: no.
+        /// (`ApplicationIntent`). Default: `false`.
         read_only(read_only: bool) => read_only = read_only;
 
-        /// The time for a whole connect, from the token to the login, including retries (`Connect
-        /// Timeout`). Default: 15 s.
+        /// The time limit of a whole connect: token, login and retries (`Connect Timeout`).
+        /// Default: 15 s.
         connect_timeout(limit: Duration) => connect_timeout = limit;
 
         /// How long to wait for the response to a request, or for the rest of it (`Command
@@ -81,65 +81,65 @@ impl Config {
         command_timeout(limit: impl Into<Option<Duration>>)
             => command_timeout = clock::limit(limit);
 
-        /// How often a login that failed with a transient error is retried, at most 255 times
-        /// (`ConnectRetryCount`). Default: as [`Config`] describes.
+        /// How often a failed login may be retried, at most 255 times (`ConnectRetryCount`).
+        /// Default: as [`Connector::connect`](crate::azure_sql::Connector::connect) describes.
         retry_count(count: u32) => retry_count = Some(count);
 
-        /// The pause before such a retry, from 1 s to 60 s (`ConnectRetryInterval`). Default: 1 s,
-        /// doubling up to 5 s.
+        /// The pause before each of these retries, from 1 s to 60 s (`ConnectRetryInterval`).
+        /// Default: 1 s, doubling up to 5 s.
         retry_interval(pause: Duration) => retry_interval = Some(pause);
 
-        /// The maximum number of connections in a pool, up to 32,767 (`Max Pool Size`). Default:
-        /// deadpool's, 2 per CPU.
+        /// The maximum number of connections in a pool, up to 32,767 (`Max Pool Size`). Default: 2
+        /// per CPU, at least the minimum size.
         max_size(size: usize) => max_size = Some(size);
 
-        /// The number of connections that a pool keeps open once it has connected (`Min Pool
-        /// Size`). Default: none.
+        /// The number of connections that a pool keeps open after its first connect (`Min Pool
+        /// Size`). Default: 0.
         min_size(size: usize) => min_size = size;
 
-        /// The age at which a pooled connection is retired, or up to a third earlier, so that
-        /// connections are not all replaced at once (`Connection Lifetime`). Zero or `None`: never.
-        /// Default: 1 h.
+        /// The maximum age of a pooled connection (`Connection Lifetime`). Connections are retired
+        /// up to a third earlier, so that they are not all replaced at once. Zero or `None`: no
+        /// limit. Default: 1 h.
         max_lifetime(lifetime: impl Into<Option<Duration>>)
             => max_lifetime = clock::limit(lifetime);
 
-        /// The requested scope (`Entra Scope`). Default: derived from the host, if it belongs to an
-        /// Azure cloud.
+        /// The scope of the requested tokens (`Entra Scope`). Default: derived from the host, which
+        /// must belong to an Azure cloud.
         scope(scope: Scope) => scope = Some(scope);
 
         /// How long a pooled connection may be idle, measured from the server's last response. Zero
-        /// or `None`: without a limit. Default: `None`.
+        /// or `None`: no limit. Default: no limit.
         idle_timeout(limit: impl Into<Option<Duration>>) => idle_timeout = clock::limit(limit);
 
-        /// After how much silence TCP keepalives are sent: then one in each third of this time. The
-        /// third keepalive without an answer closes the connection. From 1 s to 9 h; other times
-        /// are replaced by the nearest of these. Zero or `None`: no keepalives. Default: 30 s,
+        /// The idle time after which TCP keepalives are sent, at intervals of a third of this time.
+        /// After three keepalives without a response, the connection is closed. Times below 1 s or
+        /// above 9 h are replaced by these limits. Zero or `None`: no keepalives. Default: 30 s,
         /// because Azure drops idle connections after as little as 4 minutes.
         keepalive(idle: impl Into<Option<Duration>>) => keepalive = socket_time(idle);
 
-        /// How long the server's system may take to acknowledge sent data, on Linux; then the
-        /// connection is closed. From 1 s to 9 h; other times are replaced by the nearest of these.
-        /// Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
+        /// How long sent data may remain unacknowledged before the connection is closed, on Linux.
+        /// Times below 1 s or above 9 h are replaced by these limits. Zero or `None`: the system's
+        /// limit, usually about 15 minutes. Default: 30 s.
         tcp_user_timeout(limit: impl Into<Option<Duration>>)
             => tcp_user_timeout = socket_time(limit);
 
         /// How a connection is cleaned between two borrowers. Default: [`Recycling::Clean`].
         recycling(recycling: Recycling) => recycling = recycling;
 
-        /// Whether a pool is maintained in the background, by a task that its first connect starts.
-        /// Twice a second, the task closes unfit idle connections (closed, too old, or with a token
-        /// that expires soon), opens connections up to [`min_size`](Self::min_size), and refreshes
-        /// the token when that is due. Default: `true`.
+        /// Whether a background task maintains the pool. The pool's first connect starts the task.
+        /// Twice a second, it closes idle connections that broke, are too old or have a token that
+        /// expires soon, and refreshes the token if that is due. At most every 30 s, it opens
+        /// connections up to [`min_size`](Self::min_size). Default: `true`.
         maintenance(maintenance: bool) => maintenance = maintenance;
 
-        /// A custom TLS configuration, with its own roots, client certificates and cipher suites.
-        /// It replaces the other settings of trust, so you are responsible for what it verifies.
-        /// With [`Encrypt::Strict`], the protocol that TLS announces (ALPN) is replaced.
+        /// A custom TLS configuration: roots, client certificates and cipher suites. It replaces
+        /// the other settings of trust, so you are responsible for the verification of
+        /// certificates. With [`Encrypt::Strict`], its ALPN protocols are replaced.
         tls(config: Arc<ClientConfig>) => trust = Trust::Own(OwnConfig(config));
     }
 
-    /// Returns the verifier of the server's certificate, for a diagnostic that makes a TLS
-    /// handshake itself or records the certificate: pass the wrapped verifier to
+    /// Returns the verifier of the server's certificate, for a diagnostic that does its own TLS
+    /// handshake, or that wraps the verifier to record certificates and passes it to
     /// [`tls`](Self::tls).
     ///
     /// # Errors
@@ -157,17 +157,16 @@ impl Config {
         self
     }
 
-    /// Accepts any certificate, from any server. A server in between gets the token, and can log in
-    /// with it.
+    /// Accepts any certificate from any server. A machine between the client and the server can get
+    /// the token and log in with it.
     pub fn dangerous_trust_any_certificate_anywhere(mut self) -> Self {
         self.trust = Trust::AnyAnywhere;
         self
     }
 
-    /// Allows a login to be routed to hosts below `suffix`, or to the host `suffix` (`Allow Routing
-    /// To`). Otherwise, a login is routed only within the cloud of the server's own name, because
-    /// the token is sent to the new host. A suffix is a host name of at least two labels, an
-    /// address, or `localhost`.
+    /// Allows a login to be routed to the host `suffix` and to hosts below it (`Allow Routing To`).
+    /// By default, a login is only routed within the server's own cloud, because the token is sent
+    /// to the new host. A suffix is a host name of at least two labels, an address, or `localhost`.
     pub fn allow_routing_to(mut self, suffix: impl Into<String>) -> Self {
         self.routing_suffixes.extend(routing_suffixes(&suffix.into()));
         self
@@ -179,7 +178,7 @@ pub(super) fn host_name(host: &str) -> String {
     if matches!(host, "." | "(local)") { "localhost".to_owned() } else { host.to_owned() }
 }
 
-/// Returns the suffixes, separated by commas.
+/// Parses suffixes, which are separated by commas.
 pub(super) fn routing_suffixes(text: &str) -> Vec<String> {
     text.split(',').map(|suffix| suffix.trim().trim_matches('.').to_ascii_lowercase()).collect()
 }

@@ -1,21 +1,21 @@
-//! URLs: `mssql://[client-id@]host[:port][/database][?keyword=value&…]`, and the same with
-//! `sqlserver://`. (In go-mssqldb, the path is the instance. Azure SQL does not have instances, so
-//! here it is the database.)
+//! URLs: `mssql://[client-id@]host[:port][/database][?keyword=value&…]`, also with `sqlserver://`.
+//! (In go-mssqldb, the path is the instance. Azure SQL does not have instances, so here the path is
+//! the database.)
 
 use ::url::Url;
 
 use super::ConfigError;
 use crate::pasted::{Pairs, decoded, named, no_equals};
 
-/// Returns the parts before the `?` under their keywords, then the parameters in order, with names
-/// as written. `text` starts after the scheme.
+/// Returns pairs of keyword and value: the parts before the `?`, and the parameters in order with
+/// their names as written. `text` starts after the scheme.
 pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let refuse = |problem| Err(ConfigError::url(problem));
     let (text, query) = text.split_once('?').unwrap_or((text, ""));
     let (authority, path) = text.split_at(text.find(['/', '#']).unwrap_or(text.len()));
     let (identity, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = identity.split_once(':').unwrap_or((identity, ""));
-    // The parsed URL keeps a copy, so the part that may be a secret is not parsed.
+    // `Url` keeps a copy of the text, so the part that may be a secret is not passed to it.
     let Ok(url) = Url::parse(&format!("mssql://{host}{path}")) else {
         return refuse("does not parse: mssql://HOST:PORT/DATABASE?KEYWORD=VALUE&KEYWORD=VALUE");
     };
@@ -47,7 +47,7 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let parameters = query.split('&').filter(|it| !it.is_empty());
     for (parameter, number) in parameters.zip(1..) {
         let (keyword, value) = parameter.split_once('=').ok_or_else(|| no_equals(number))?;
-        // In parameters, a plus sign is a space (as in HTML forms and go-mssqldb).
+        // In parameters, a plus sign means a space (as in HTML forms and go-mssqldb).
         let keyword = named(&decoded(keyword, true)?, number)?;
         pairs.push((keyword, decoded(value, true)?));
     }
@@ -76,10 +76,10 @@ mod tests {
             ("", &[]),
             ("/db", &[("Database", "db")]),
         ];
-        for (behind, expected) in cases {
-            let read = pairs(behind).unwrap();
+        for (rest, expected) in cases {
+            let read = pairs(rest).unwrap();
             let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            assert_eq!(read, *expected, "{behind}");
+            assert_eq!(read, *expected, "{rest}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
 const STRING: &str = "AZURE_SQL_CONNECTIONSTRING";
 const USER: &str = "AZURE_SQL_USER";
 
-/// Separate variables; each client type has its own.
+/// The separate variables of all client types, and their keywords.
 const VARIABLES: &[(&str, &str)] = &[
     ("AZURE_SQL_SERVER", "Server"),
     ("AZURE_SQL_SERVERNAME", "Server"),
@@ -31,7 +31,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("AZURE_SQL_TENANTID", "Entra Tenant"),
 ];
 
-/// Reads the connection string from the environment, otherwise the separate variables.
+/// Reads the connection string from the environment, or else the separate variables.
 pub(super) fn read(environment: &Environment) -> Result<(Config, NamedIdentity), ConfigError> {
     let prefixes = ["SQLAZURECONNSTR_", "SQLCONNSTR_"];
     if let Some(text) = pasted::connection_string(environment, STRING, &prefixes)? {
@@ -54,7 +54,7 @@ pub(super) fn read(environment: &Environment) -> Result<(Config, NamedIdentity),
         && let Some((_, value)) = pairs.iter_mut().find(|(keyword, _)| keyword == "Authentication")
         && authentication::read(value) == Ok(None)
     {
-        // Node.js and others get `azure-active-directory-default` also for a service principal.
+        // Node.js and others also get `azure-active-directory-default` for a service principal.
         *value = Zeroizing::new("ActiveDirectoryServicePrincipal".to_owned());
     }
     let (config, mut identity) = read::read(&pairs, false)?;

@@ -1,5 +1,5 @@
-//! Replays what a server sends, split into pieces, for the fuzz target `transport` and for tests
-//! with a recorded session. The result must not depend on how the network splits the data.
+//! Replays the data of a server in pieces, for the fuzz target `transport` and for tests with a
+//! recorded session. The result must not depend on how the network splits the data.
 
 use std::{
     collections::VecDeque,
@@ -16,16 +16,16 @@ use super::{
     link::{Link, ResetRule},
     packet::{Incoming, Outgoing},
     prelogin,
-    transport::read_answer,
+    transport::read_prelogin,
 };
 
-/// Parses `bytes` as a whole, and in pieces of these lengths in turn, with all parsers: as the
-/// response to PRELOGIN, as the TLS handshake in packets, as responses, and as requests that
-/// tiberius writes.
+/// Checks that all parsers return the same for `bytes` as a whole and in pieces of these lengths in
+/// turn: as the response to PRELOGIN, as the TLS handshake in packets, as responses, and as
+/// requests of tiberius.
 ///
 /// # Panics
 ///
-/// If the results differ.
+/// Panics if the results differ.
 pub fn reads_alike(bytes: &[u8], lengths: &[u8]) {
     let pieces = || Pieces::of(bytes, lengths);
     let whole = || Pieces::of(bytes, &[]);
@@ -39,21 +39,21 @@ pub fn reads_alike(bytes: &[u8], lengths: &[u8]) {
 
 /// Returns the response that tiberius gets.
 fn answer(mut pieces: Pieces) -> Result<Vec<u8>, String> {
-    let payload = at_once(read_answer(&mut pieces)).map_err(|error| format!("{error:?}"))?;
-    let answer = prelogin::Answer::read(&payload).ok_or("malformed")?;
+    let payload = at_once(read_prelogin(&mut pieces)).map_err(|error| format!("{error:?}"))?;
+    let answer = prelogin::Response::read(&payload).ok_or("malformed")?;
     let response = answer.for_tiberius();
-    assert!(prelogin::Answer::read(&response).is_some_and(|answer| !answer.encrypts()));
+    assert!(prelogin::Response::read(&response).is_some_and(|answer| !answer.encrypts()));
     Ok(response)
 }
 
-/// Returns what TLS reads if its handshake ends after this many bytes.
+/// Returns the bytes that TLS reads if its handshake ends after this many bytes.
 fn wire(pieces: Pieces, handshake: usize) -> (Vec<u8>, Option<io::ErrorKind>) {
     let mut wire = Wire::framed(pieces);
     let mut read = Vec::new();
     loop {
         let left = handshake.saturating_sub(read.len());
         if left == 0 {
-            wire.handshake_over();
+            wire.end_handshake();
         }
         // TLS does not read beyond its handshake before it reports the end of the handshake.
         let mut buffer = vec![0; left.clamp(1, 4096)];
@@ -68,11 +68,11 @@ fn wire(pieces: Pieces, handshake: usize) -> (Vec<u8>, Option<io::ErrorKind>) {
 /// Returns the state of the link after the responses.
 fn responses(pieces: &Pieces) -> String {
     let (link, mut incoming) = (Link::default(), Incoming::default());
-    let passed = pieces.0.iter().try_for_each(|piece| incoming.pass(piece, &link));
+    let passed = pieces.0.iter().try_for_each(|piece| incoming.process(piece, &link));
     format!("{link:?} {:?}", passed.map_err(|error| error.kind()))
 }
 
-/// Returns the bytes that are sent, and the state of the link afterwards.
+/// Returns the bytes that are sent and the state of the link afterwards.
 fn requests(pieces: &Pieces) -> (Vec<u8>, String) {
     let (link, mut outgoing) = (Link::default(), Outgoing::default());
     link.state().reset = Some(ResetRule::RefuseTransaction);
@@ -98,7 +98,7 @@ fn at_once<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// A server that has sent everything, read one piece at a time.
+/// The data of a server. Each read returns one piece.
 #[derive(Debug)]
 struct Pieces(VecDeque<Vec<u8>>);
 
