@@ -1,16 +1,21 @@
 use std::{io, net::IpAddr, time::Duration};
 
 use super::{
-    ConfigError, LoginError, LoginRefused, RetireReason, ServerError, Stage,
+    ConfigError, LoginError, LoginRefused, PoolError, RetireReason, ServerError, Stage,
     response::{READ_ONLY, TOKEN_EXPIRED},
 };
 use crate::{
-    TlsConfigError, credential,
+    TlsConfigError,
+    connect::pool_message,
+    credential,
     telemetry::{self, Failure},
     token::{TokenError, debug_as_text},
 };
 
 /// An error of connecting to Azure SQL.
+///
+/// A pool returns a [`PoolError`] that contains this error. `Error::from` extracts it, and so does
+/// `?` in a function that returns this error.
 ///
 /// `Display` states what failed in this layer and what to do, and
 /// [`source`](std::error::Error::source) returns the cause. `Debug` shows both, one layer per line.
@@ -35,6 +40,7 @@ use crate::{
 /// | [`Routing`](Self::Routing) | the login was routed too often, or to a host outside of the cloud | call `Config::allow_routing_to` |
 /// | [`TimedOut`](Self::TimedOut) | the connect timed out | check the stage in the message, and the source if an earlier try failed |
 /// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool uses another connection |
+/// | [`Pool`](Self::Pool) | the pool is full or closed | follow the message |
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -170,6 +176,9 @@ pub enum Error {
         /// The error of an earlier attempt of this connect, if there was one.
         source: Option<Box<Error>>,
     },
+    /// The pool returned no connection: it is closed, or its own time limits expired.
+    #[error("{}", pool_message(.0))]
+    Pool(#[source] Box<PoolError>),
     /// An idle connection is not fit to be used again. The pool uses another connection or opens
     /// one: callers of a pool do not see this error.
     #[error("the connection was retired: {reason}")]
@@ -191,6 +200,7 @@ impl Error {
             | Self::ConnectionLost { .. }
             | Self::TimedOut { .. }
             | Self::Retired { .. } => true,
+            Self::Pool(error) => matches!(**error, PoolError::Timeout(_)),
             Self::Login { source: LoginError::Server(error), .. } => {
                 is_transient_code(error.code())
             }
@@ -207,6 +217,15 @@ impl Error {
             Self::LoginRefused(refused) => Some(&refused.source),
             Self::Login { source: LoginError::Server(error), .. } => Some(error),
             _ => None,
+        }
+    }
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error,
+            error => Self::Pool(Box::new(error)),
         }
     }
 }
@@ -230,6 +249,7 @@ impl Failure for Error {
             Self::Routing { .. } => "routing",
             Self::TimedOut { .. } => telemetry::TIMEOUT,
             Self::Retired { .. } => "retired",
+            Self::Pool(_) => "pool",
         }
     }
 

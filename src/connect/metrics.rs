@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     lock::Lock,
     telemetry::{Database, Failure, LOGIN_REFUSED, record_error},
-    token::TokenReport,
+    token::{TokenReport, with_causes},
 };
 
 /// The target of events: that of the spans, so that one filter enables both.
@@ -23,6 +23,7 @@ pub(super) const TARGET: &str = "entra_pool::telemetry";
 pub(crate) struct ConnectorMetrics {
     database: Database,
     counts: Lock<Counts>,
+    last_error: Lock<Option<String>>,
 }
 
 /// The counts of a connector's report.
@@ -40,7 +41,7 @@ struct Counts {
 
 impl ConnectorMetrics {
     pub(super) fn new(database: Database) -> Self {
-        let metrics = Self { database, counts: Lock::default() };
+        let metrics = Self { database, counts: Lock::default(), last_error: Lock::default() };
         #[cfg(feature = "metrics")]
         metrics.count_from_zero();
         metrics
@@ -59,7 +60,18 @@ impl ConnectorMetrics {
             *self.counts.lock();
         let retired = RetireReason::ALL.into_iter().map(|(reason, ..)| reason).zip(retired);
         let retired = retired.filter(|(_, count)| *count > 0).collect();
-        ConnectorReport { logins, refused, renewed, damped, adopted, retried, retired, token }
+        let last_error = self.last_error.lock().clone();
+        ConnectorReport {
+            logins,
+            refused,
+            renewed,
+            damped,
+            adopted,
+            retried,
+            last_error,
+            retired,
+            token,
+        }
     }
 
     /// Measures a connect. A connect that is dropped before it finishes is not counted.
@@ -80,10 +92,12 @@ impl ConnectorMetrics {
         match failure {
             None => {
                 self.counts.lock().logins += 1;
+                *self.last_error.lock() = None;
                 tracing::debug!(target: TARGET, ?took, "connected");
             }
             Some(failure) => {
                 let error_type = failure.error_type();
+                *self.last_error.lock() = Some(with_causes(failure));
                 record_error(span, error_type);
                 if let Some(code) = failure.status_code() {
                     span.record("db.response.status_code", code);
@@ -104,6 +118,7 @@ impl ConnectorMetrics {
     /// Records that a connect failed and tries again after the pause.
     pub(crate) fn retried(&self, failure: &impl Failure, pause: Duration) {
         self.counts.lock().retried += 1;
+        *self.last_error.lock() = Some(with_causes(failure));
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RETRIED.count(self.labels().with_error(Some(failure.error_type())));
         let error = failure as &dyn Error;

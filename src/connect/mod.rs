@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 pub(crate) use attempt::{Attempt, Progress};
 pub(crate) use metrics::ConnectorMetrics;
 pub use pool::PoolBuilder;
-pub(crate) use pool::{drained, fill};
+pub(crate) use pool::{drained, fill, pool_message};
 pub(crate) use pool_state::PoolState;
 pub use report::ConnectorReport;
 pub use retire::RetireReason;

@@ -22,6 +22,18 @@ use tokio::task::unconstrained;
 use super::PoolState;
 use crate::clock::{Clock, SystemClock};
 
+/// Describes why a pool returned no connection, other than an error of a connect.
+pub(crate) fn pool_message<E>(error: &PoolError<E>) -> &'static str {
+    match error {
+        PoolError::Timeout(TimeoutType::Wait) => {
+            "no connection became free in time: raise max_size, or return connections sooner"
+        }
+        PoolError::Timeout(_) => "the pool's own time limit expired",
+        PoolError::Closed => "the pool is closed",
+        _ => "the pool returned no connection",
+    }
+}
+
 /// Builds a pool. The settings have the same names as deadpool's.
 ///
 /// The connector's configuration sets the maximum size. A checkout waits for a free connection for

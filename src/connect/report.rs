@@ -5,7 +5,7 @@ use crate::token::TokenReport;
 
 /// The current status of a connector. Counts start when the connector is created.
 ///
-/// `Display` writes the counts on one line, for a log or a health page.
+/// `Display` writes the counts and the last error on one line, for a log or a health page.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectorReport {
@@ -21,6 +21,9 @@ pub struct ConnectorReport {
     pub adopted: u64,
     /// Retries after a transient error. One connect may retry several times.
     pub retried: u64,
+    /// The error of the last attempt to connect, with its causes. `None` if the last attempt
+    /// succeeded. It is set before the connect itself fails, because transient errors are retried.
+    pub last_error: Option<String>,
     /// Connections that were retired, by reason. Contains only reasons that occurred.
     pub retired: Vec<(RetireReason, u64)>,
     /// The status of the tokens.
@@ -35,6 +38,9 @@ impl fmt::Display for ConnectorReport {
         for (reason, count) in &self.retired {
             write!(f, " retired.{}={count}", reason.label())?;
         }
-        Ok(())
+        match &self.last_error {
+            Some(error) => write!(f, " last_error={error:?}"),
+            None => Ok(()),
+        }
     }
 }

@@ -205,12 +205,20 @@ impl Refusal<'_> {
                 if is_person { "user" } else { "service" },
             );
         }
+        // A guest's role has another name than the token.
+        let other = claims.principal_name().filter(|name| *name != self.user);
+        let other = other.filter(|_| !self.user.contains("#EXT#")).map(|name| {
+            format!("The token belongs to {name}: to log in as {name}, set user to this name, or remove user. ")
+        });
+        let other = other.unwrap_or_default();
         if message.contains("not valid for role") {
-            return "The role belongs to another principal, or to a group without this one. If it belongs to a user-assigned identity, select that: set AZURE_CLIENT_ID, or entra_client_id in the connection string. If this principal was recreated, it has another ID: drop its role and create it again.".to_owned();
+            return format!(
+                "{other}The role belongs to another principal, or to a group without this one. If it belongs to a user-assigned identity, select that: set AZURE_CLIENT_ID, or entra_client_id in the connection string. If this principal was recreated, it has another ID: drop its role and create it again."
+            );
         }
         let guest = if self.user.contains('@') { GUEST } else { "" };
         format!(
-            "The role may be missing, or belong to another principal. To create it, run as an Entra administrator of the server, in the database postgres: select * from pgaadauth_create_principal('{user}', false, false); To log in through a group, set user to the group's name.{guest} A principal that was recreated has another ID: drop its role and create it again."
+            "{other}The role may be missing, or belong to another principal. To create it, run as an Entra administrator of the server, in the database postgres: select * from pgaadauth_create_principal('{user}', false, false); To log in through a group, set user to the group's name.{guest} A principal that was recreated has another ID: drop its role and create it again."
         )
     }
 }
@@ -277,6 +285,8 @@ mod tests {
             "Service Principals cannot generate AAD_AUTH_TOKENTYPE_APP_USER tokens for role \"x\"";
         let (person, app) =
             (r#"{"upn":"a@x.example","oid":"o-1"}"#, r#"{"appid":"a","oid":"o-2"}"#);
+        let identity =
+            r#"{"xms_mirid":"/x/Microsoft.ManagedIdentity/userAssignedIdentities/shop"}"#;
         for (user, message, payload, words, absent) in [
             ("app", other_type, app, "'o-2', 'service', false, false)", "The role may be missing"),
             (
@@ -296,7 +306,9 @@ mod tests {
             ("app@shop", refused, app, "set user to app, without @shop", "#EXT#"),
             ("a@x.example", refused, person, "full name in the server's tenant", "Single Server"),
             ("a_x.example#EXT#@t.example", refused, person, "written %23", "Single Server"),
-            ("app", refused, app, "pgaadauth_create_principal('app'", "#EXT#"),
+            ("app", refused, app, "pgaadauth_create_principal('app'", "belongs to a"),
+            ("old", refused, identity, "The token belongs to shop: to log in as shop,", "#EXT#"),
+            ("shop", refused, identity, "The role may be missing", "belongs to shop"),
         ] {
             let advice = advice_to(user, "28P01", message, payload, later);
             assert!(advice.contains(words), "{user}: {words}? {advice}");

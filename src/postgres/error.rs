@@ -1,13 +1,15 @@
 use std::{error::Error as StdError, io, time::Duration};
 
-use deadpool_postgres::{PoolError, TimeoutType};
+use deadpool_postgres::PoolError;
 
 use super::{
     ConfigError, RetireReason, Stage,
     advice::{self, Meaning, meaning},
 };
 use crate::{
-    TlsConfigError, credential,
+    TlsConfigError,
+    connect::pool_message,
+    credential,
     telemetry::{self, Failure},
     token::{TokenError, debug_as_text},
 };
@@ -323,17 +325,6 @@ impl From<PoolError> for Error {
 
 debug_as_text!(Error);
 
-fn pool_message(error: &PoolError) -> &'static str {
-    match error {
-        PoolError::Timeout(TimeoutType::Wait) => {
-            "no connection became free in time: raise max_size, or return connections sooner"
-        }
-        PoolError::Timeout(_) => "the pool's own time limit expired",
-        PoolError::Closed => "the pool is closed",
-        _ => "the pool returned no connection",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_full_pool_and_a_closed_pool_have_their_own_messages() {
-        let full = Error::from(PoolError::Timeout(TimeoutType::Wait));
+        let full = Error::from(PoolError::Timeout(deadpool_postgres::TimeoutType::Wait));
         assert!(full.is_transient() && full.to_string().contains("max_size"), "{full}");
         let closed = Error::from(PoolError::Closed);
         assert!(!closed.is_transient() && closed.to_string().contains("closed"), "{closed}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use entra_pool::{
-    azure_sql::{self, Pool, PoolError, close_and_wait},
+    azure_sql::{self, Error, Pool, PoolError, close_and_wait},
     connect::RetireReason,
 };
 use entra_pool_emulator::azure_sql::ServerError;
@@ -238,4 +238,23 @@ async fn a_clean_connection_that_the_server_cut_is_not_lent() {
         until(|| pool.status().available == 1).await;
         shop.server().cut_connections().await;
     }
+}
+
+#[tokio::test]
+async fn the_pools_own_errors_become_this_crates_errors() {
+    let shop = Shop::open().await;
+    let pool = pool(&shop.connector(""), 1);
+    let held = pool.get().await.unwrap();
+    let mut timeouts = pool.timeouts();
+    timeouts.wait = Some(Duration::ZERO);
+    let error = Error::from(pool.timeout_get(&timeouts).await.unwrap_err());
+    assert!(error.is_transient() && error.to_string().contains("became free"), "{error:?}");
+    drop(held);
+    pool.close();
+    let error = Error::from(pool.get().await.unwrap_err());
+    assert!(!error.is_transient() && error.to_string() == "the pool is closed", "{error:?}");
+
+    let unknown = shop.connector_to("shop.invalid", 1433, "ConnectRetryCount=0").pool();
+    let error = Error::from(unknown.get().await.unwrap_err());
+    assert!(matches!(error, Error::Resolve { .. }), "{error:?}");
 }

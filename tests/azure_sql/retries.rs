@@ -79,6 +79,10 @@ async fn a_timeout_contains_the_error_of_the_previous_attempt() {
         _ = &mut connecting => panic!("the database is paused"),
         () = until(|| connector.report().retried == 1 && shop.clock.sleepers() > 1) => {}
     }
+    // For a readiness probe that gives up before the connect.
+    let report = connector.report();
+    assert!(report.last_error.as_deref().unwrap().contains("(error 40613"), "{report}");
+    assert!(report.to_string().contains("last_error="), "{report}");
     shop.server().behaviour().delay_logins(Duration::from_secs(3600));
     let capture = crate::logs::capture();
     shop.clock.advance(shop.clock.next_wake().unwrap());
@@ -106,6 +110,9 @@ async fn a_permanent_error_is_returned_at_once() {
     assert_eq!(error.server_error().unwrap().code(), 40615);
     assert!(said(&error).contains("firewall"), "{}", said(&error));
     assert_eq!((shop.counters().refused_logins, connector.report().retried), (1, 0));
+    assert!(connector.report().last_error.unwrap().contains("(error 40615"));
+    connector.connect().await.unwrap();
+    assert_eq!(connector.report().last_error, None);
 }
 
 #[tokio::test]

@@ -7,13 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-    runtime::Handle,
-    sync::mpsc,
-    task::spawn_blocking,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, runtime::Handle, sync::mpsc, task::spawn_blocking};
 
 use super::{
     AzureSqlOptions, Behaviour, Shared, Stage,
@@ -128,32 +122,25 @@ impl Requests {
             drop(sender);
             std::future::pending::<Infallible>().await
         };
+        let answering = async {
+            loop {
+                let waiting = self.next.take();
+                let next = if waiting.is_some() { waiting } else { messages.recv().await };
+                let Some(message) = next else { return Ok(()) };
+                let answer = self.answer(message, &mut messages).await?;
+                let Some((answer, ends)) = answer else { return Ok(()) };
+                self.server.gate.behaviour.pass_until(Stage::Answer, gone(&mut messages)).await?;
+                let (size, spid) = (self.packet_size, self.spid);
+                write_message(&mut writer, kind::TABULAR_RESULT, &answer, size, spid).await?;
+                if ends {
+                    return writer.shutdown().await;
+                }
+            }
+        };
         tokio::select! {
-            result = self.answer_all(&mut messages, &mut writer) => result,
+            result = answering => result,
             never = reading => match never {},
         }
-    }
-
-    /// Answers messages until the connection is closed.
-    async fn answer_all(
-        &mut self,
-        messages: &mut mpsc::Receiver<Message>,
-        writer: &mut (impl AsyncWrite + Unpin),
-    ) -> io::Result<()> {
-        loop {
-            let waiting = self.next.take();
-            let next = if waiting.is_some() { waiting } else { messages.recv().await };
-            let Some(message) = next else { break };
-            let Some((answer, ends)) = self.answer(message, messages).await? else { break };
-            let gone = gone(messages);
-            self.server.gate.behaviour.pass_until(Stage::Answer, gone).await?;
-            let (size, spid) = (self.packet_size, self.spid);
-            write_message(writer, kind::TABULAR_RESULT, &answer, size, spid).await?;
-            if ends {
-                return writer.shutdown().await;
-            }
-        }
-        Ok(())
     }
 
     /// The answer to a message, and whether it closes the connection. `None` if the client closes

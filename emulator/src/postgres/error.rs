@@ -19,7 +19,12 @@ impl SqlError {
     /// An error 0A000 that names the unsupported construct.
     pub(super) fn unsupported(construct: impl AsRef<str>) -> Self {
         let construct: String = construct.as_ref().chars().take(120).collect();
-        Self::new("0A000", format!("this stand-in for PostgreSQL does not support: {construct}"))
+        Self::new(
+            "0A000",
+            format!(
+                "this stand-in for PostgreSQL, unlike a server behind the front, does not support: {construct}"
+            ),
+        )
     }
 
     /// Carries the error through SQLite, which transmits a message only.

@@ -34,6 +34,7 @@ pub(super) struct Column {
 }
 
 /// A table whose columns expressions can name.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) columns: Vec<Column>,
@@ -149,7 +150,7 @@ impl<'a> Compiler<'a> {
         Ok(Typed::new(sql, to.clone()))
     }
 
-    fn column(&mut self, table: Option<&str>, name: &str) -> Result<Typed, SqlError> {
+    pub(super) fn column(&mut self, table: Option<&str>, name: &str) -> Result<Typed, SqlError> {
         let named = |source: &Source| table.is_none_or(|table| source.name == table);
         let mut found = Vec::new();
         for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| named(source)) {

@@ -153,6 +153,16 @@ impl Compiler<'_> {
             let (name, expr) = match item {
                 SelectItem::UnnamedExpr(expr) => (name_of(expr), expr),
                 SelectItem::ExprWithAlias { expr, alias } => (Some(folded(alias)), expr),
+                SelectItem::Wildcard(_) if item.to_string() == "*" => {
+                    for Source { name: table, columns } in self.sources.clone() {
+                        for Column { name, .. } in columns {
+                            let typed = self.column(Some(&table), &name)?;
+                            items.sql.push(typed.sql);
+                            items.columns.push((name, typed.ty));
+                        }
+                    }
+                    continue;
+                }
                 other => return Err(SqlError::unsupported(other.to_string())),
             };
             let typed = self.expr(expr, None)?;

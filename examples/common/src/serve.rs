@@ -40,7 +40,10 @@ pub async fn serve(
     close: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (stop_serving, stop_waiting) = (stop()?, stop()?);
-    let listener = TcpListener::bind(listen.address).await?;
+    let listener = TcpListener::bind(listen.address).await.map_err(|error| {
+        let text = format!("cannot listen on {} (LISTEN): {error}", listen.address);
+        io::Error::new(error.kind(), text)
+    })?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     let router = around(router, listen.request_timeout);
     let server = axum::serve(listener, router).with_graceful_shutdown(stop_serving);

@@ -33,7 +33,7 @@ impl Failure {
     fn start(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::AddrInUse => {
-                Self::Run(format!("{error}: choose another port, or 0 for a free one"))
+                Self::Run(format!("{error}: choose another port (see --help), or 0 for a free one"))
             }
             _ => Self::Run(format!("cannot start {what}: {error}")),
         }
