@@ -15,7 +15,7 @@ pub(super) struct Schedule {
     /// From this time on, the token is refreshed in the background.
     pub(super) refresh_at: SystemTime,
     /// From this time on, callers wait for the next token.
-    pub(super) wait_at: SystemTime,
+    pub(super) wait_from: SystemTime,
     /// From this time on, the token is not returned, even if there is no other token.
     pub(super) unusable_at: SystemTime,
 }
@@ -69,7 +69,7 @@ impl Schedule {
     ) -> Self {
         if expires_on <= arrived {
             let end = arrived + EXPIRED_ON_ARRIVAL;
-            return Self { refresh_at: arrived, wait_at: end, unusable_at: end };
+            return Self { refresh_at: arrived, wait_from: end, unusable_at: end };
         }
         // The lifetime starts before the request, because the response may have taken long.
         let life = expires_on.duration_since(requested).unwrap_or_default();
@@ -81,10 +81,10 @@ impl Schedule {
             _ if life >= Duration::from_secs(10 * 60) => shortened(life / 4 * 3, 1.0 / 3.0, jitter),
             _ => life * 4 / 5,
         };
-        let wait_at = expires_on - margin;
+        let wait_from = expires_on - margin;
         Self {
-            refresh_at: (requested + refresh_after).min(wait_at),
-            wait_at,
+            refresh_at: (requested + refresh_after).min(wait_from),
+            wait_from,
             unusable_at: expires_on - EXPIRY_MARGIN.min(margin),
         }
     }
@@ -105,7 +105,7 @@ impl Schedule {
     pub(super) fn verdict(&self, now: SystemTime) -> Verdict {
         if now < self.refresh_at {
             Verdict::Use
-        } else if now < self.wait_at {
+        } else if now < self.wait_from {
             Verdict::UseAndRefresh
         } else if now < self.unusable_at {
             Verdict::WaitWithFallback
@@ -186,7 +186,11 @@ mod tests {
             let schedule = Schedule::new(at(0.0), at(0.2), at(lifetime), None, jitter);
             assert_eq!(
                 schedule,
-                Schedule { refresh_at: at(refresh), wait_at: at(usable), unusable_at: at(expired) },
+                Schedule {
+                    refresh_at: at(refresh),
+                    wait_from: at(usable),
+                    unusable_at: at(expired)
+                },
                 "lifetime of {lifetime} s, jitter {jitter}"
             );
             assert_eq!(schedule.verdict(at(refresh - 0.1)), Verdict::Use);
@@ -220,7 +224,10 @@ mod tests {
         let again = |lifetime: f64, now: f64| {
             let schedule = Schedule::new(at(0.0), at(0.0), at(lifetime), None, 1.0);
             let next = schedule.repeated(at(0.0), at(now))?;
-            assert_eq!((next.wait_at, next.unusable_at), (schedule.wait_at, schedule.unusable_at));
+            assert_eq!(
+                (next.wait_from, next.unusable_at),
+                (schedule.wait_from, schedule.unusable_at)
+            );
             Some(next.refresh_at.duration_since(at(0.0)).unwrap().as_secs())
         };
         assert_eq!(again(86_400.0, 43_200.0), Some(57_500));
@@ -300,8 +307,8 @@ mod tests {
         ) {
             let arrived = at(delay);
             let schedule = Schedule::new(at(0.0), arrived, at(lifetime), hint.map(at), jitter);
-            proptest::prop_assert!(schedule.refresh_at <= schedule.wait_at);
-            proptest::prop_assert!(schedule.wait_at <= schedule.unusable_at);
+            proptest::prop_assert!(schedule.refresh_at <= schedule.wait_from);
+            proptest::prop_assert!(schedule.wait_from <= schedule.unusable_at);
             if lifetime > delay {
                 proptest::prop_assert!(schedule.unusable_at <= at(lifetime));
                 // At least nine tenths of the lifetime are usable, and all of it except 30 s.
