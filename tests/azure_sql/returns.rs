@@ -421,6 +421,7 @@ async fn a_cleaning_that_fails_leaks_no_connection_and_no_permit() {
                 until(|| shop.counters().faults > faults).await;
                 // The time limit of the cleaning; nothing else sleeps on this clock.
                 if fault == Fault::Stall {
+                    until(|| shop.clock.sleepers() > 0).await;
                     shop.clock.advance(Duration::from_secs(5));
                 }
                 until(|| pool.status().size == 0).await;
