@@ -1,7 +1,12 @@
 //! The errors of typical first mistakes, as `main` prints them, on the page for troubleshooting.
 #![cfg(all(target_os = "linux", feature = "azure-sql", feature = "postgres"))]
 
-use std::{error::Error, fmt::Write, path::Path, sync::Arc};
+use std::{
+    error::Error,
+    fmt::{Debug, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use entra_pool::{
     azure_sql,
@@ -24,8 +29,9 @@ use tokio_rustls::TlsAcceptor;
 const START: &str = "# The first five mistakes\n";
 
 const INTRODUCTION: &str = "
-Rust prints these errors if `pool.get().await?` fails in a `main` that returns
-`Result<(), Box<dyn std::error::Error>>`. On PostgreSQL, the call is
+Rust prints these errors if a checkout fails in a `main` that returns
+`Result<(), Box<dyn std::error::Error>>`. The checkout is
+`pool.get().await.map_err(azure_sql::Error::from)?` or
 `pool.get().await.map_err(postgres::Error::from)?`. The first line names the server and the reason,
 and usually what to do. Each `caused by:` begins a cause. In the first example, the advice is in the
 causes. That example was recorded with `AZURE_TOKEN_CREDENTIALS=dev`. Without this setting, its list
@@ -41,11 +47,11 @@ fn printed(error: impl Into<Box<dyn Error>>) -> String {
     format!("Error: {:?}", error.into())
 }
 
-/// Formats the error with `.map_err(postgres::Error::from)`; without it, the text also contains
-/// the type names of deadpool and tokio-postgres.
-fn printed_of_pool(error: postgres::PoolError) -> String {
+/// Formats the error with `.map_err(postgres::Error::from)`, or `azure_sql::Error::from`; without
+/// it, the text also contains the type names of deadpool and tokio-postgres.
+fn printed_of_pool<P: Debug, E: From<P> + Error + 'static>(error: P) -> String {
     let without = format!("{error:?}");
-    let text = printed(postgres::Error::from(error));
+    let text = printed(E::from(error));
     assert!(without.contains(text.strip_prefix("Error: ").unwrap()), "{without}");
     text
 }
@@ -62,8 +68,9 @@ impl World {
         let sql = azure_sql::pool_with(identity, &sql).unwrap().get().await;
         let url = change(as_the_app(self.emulator.postgres_url()));
         let pg = postgres::pool_with(identity, &url).unwrap();
-        let pg = printed_of_pool(pg.get().await.err().unwrap());
-        [printed(sql.err().unwrap()), pg].map(|text| self.with_example_names(&text))
+        let sql = printed_of_pool::<_, azure_sql::Error>(sql.err().unwrap());
+        let pg = printed_of_pool::<_, postgres::Error>(pg.get().await.err().unwrap());
+        [sql, pg].map(|text| self.with_example_names(&text))
     }
 
     /// Returns the error if a PostgreSQL server answers a login with this error.
@@ -90,7 +97,7 @@ impl World {
         let own = self.emulator.postgres().addr().port();
         let url = self.emulator.postgres_url().replace(&own.to_string(), &port.to_string());
         let pool = postgres::pool_with(&Identity::new(Fixed), &as_the_app(url)).unwrap();
-        let error = printed_of_pool(pool.get().await.err().unwrap());
+        let error = printed_of_pool::<_, postgres::Error>(pool.get().await.err().unwrap());
         self.with_example_names(&error.replace(&port.to_string(), &own.to_string()))
     }
 

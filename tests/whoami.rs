@@ -382,6 +382,18 @@ async fn without_a_database_only_the_token_is_requested() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_strict_encryption_a_wrong_certificate_fails_in_the_step_tls() {
+    let world = World::start().await;
+    let strict = format!("{};Encrypt=Strict", world.targets()[0]);
+    let (report, passed) = world.report(&[&strict]).await;
+    let (tcp, tls) = (report.find("✔ tcp").unwrap(), report.find("✔ tls").unwrap());
+    assert!(passed && (tcp < tls && tls < report.find("subject").unwrap()), "{report}");
+    let other = format!("{strict};HostNameInCertificate=other.example");
+    let (report, passed) = world.report(&[&other]).await;
+    assert!(!passed && report.contains("✔ tcp") && report.contains("✘ tls"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_arguments_exit_with_code_2() {
     let world = World::start().await;
     for (arguments, expected) in [

@@ -72,7 +72,7 @@ const BOUNCER_LOGINS: &[&str] = &["client_login_timeout", "login has been failin
 const BOUNCER_LOG: &str = "PgBouncer's log and the server (port 5432) have the reason.";
 const PARAMETERS: &str = "Remove the parameter from the connection string, or add it to ignore_startup_parameters in PgBouncer's configuration.";
 const BOUNCER_DATABASES: &str = "Check dbname, and SHOW DATABASES in PgBouncer's admin console: the database must exist and be enabled.";
-const SMALLER_POOLS: &str = "Use smaller pools, or PgBouncer.";
+const SMALLER_POOLS: &str = "Use smaller pools, or PgBouncer (not in the Burstable tier).";
 const NO_DATABASE: &str = "the database does not exist or is disabled";
 pub(super) const NO_DATABASE_NAMED: &str =
     "No database is configured, so the server used the role's name: set dbname, or the URL's path.";

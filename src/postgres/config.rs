@@ -377,7 +377,7 @@ fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
     let count = names.len();
     let no_name = "needs host as well: the server's certificate must have that name";
     ConfigError::refuse(&[
-        (count == 0 && addresses.is_empty(), "host", "is missing: set the server's name"),
+        (count == 0 && addresses.is_empty(), "host", "must be set to the server's name"),
         (count == 0, "hostaddr", no_name),
         (![0, count].contains(&addresses.len()), "hostaddr", "must be as many as host"),
         (![0, 1, count].contains(&ports.len()), "port", "must be one, or as many as host"),

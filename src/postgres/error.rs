@@ -180,7 +180,7 @@ pub enum Error {
     },
     /// The pool returned no connection: it is closed, or its own time limits expired.
     #[error("{}", pool_message(.0))]
-    Pool(#[source] PoolError),
+    Pool(#[source] Box<PoolError>),
 }
 
 impl Error {
@@ -212,8 +212,8 @@ impl Error {
             | Self::Dial { .. }
             | Self::ConnectionLost { .. }
             | Self::TimedOut { .. }
-            | Self::Retired { .. }
-            | Self::Pool(PoolError::Timeout(_)) => true,
+            | Self::Retired { .. } => true,
+            Self::Pool(error) => matches!(**error, PoolError::Timeout(_)),
             Self::Login { source, .. } => is_transient(source) || is_other_role(source),
             _ => false,
         }
@@ -310,7 +310,7 @@ impl From<PoolError> for Error {
     fn from(error: PoolError) -> Self {
         let error = match error {
             PoolError::Backend(error) => error,
-            error => return Self::Pool(error),
+            error => return Self::Pool(Box::new(error)),
         };
         if Self::within(&error).is_none() {
             return Self::of_login("the login".to_owned(), error);

@@ -161,10 +161,19 @@ pub fn pool(config: &str) -> Result<Pool, Error> {
 /// The errors of [`pool`]; also [`ConfigError::Value`], which names the variables, if none of them
 /// is set, or if several variables of App Service are set.
 pub fn pool_from_env() -> Result<Pool, Error> {
+    Ok(connector_from_env()?.pool())
+}
+
+/// Creates the connector that [`pool_from_env`] uses, for another pool or for use without a pool.
+///
+/// # Errors
+///
+/// The errors of [`pool_from_env`].
+pub fn connector_from_env() -> Result<Connector, Error> {
     let environment = Environment::from_process();
     let (config, named) = variables::read(&environment)?;
     let credential = variables::credential(&config, named, &environment)?;
-    Ok(connector_of(&Identity::new(credential), config)?.pool())
+    connector_of(&Identity::new(credential), config)
 }
 
 /// Creates the connector that [`pool`] uses, for another pool or for use without a pool.

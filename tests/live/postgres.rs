@@ -352,7 +352,7 @@ async fn figures(server: &Server) -> Checked {
     drop(client);
     let checkout = median(50, async || {
         let client = pool.get().await.map_err(Error::from)?;
-        text(&client, "SELECT 'x'").await.map_err(|error| Error::Pool(error.into()))
+        text(&client, "SELECT 'x'").await.map_err(|error| Error::Pool(Box::new(error.into())))
     })
     .await?;
     pool.get().await?.batch_execute(&format!("DROP TABLE IF EXISTS {TABLE}")).await?;

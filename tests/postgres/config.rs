@@ -34,7 +34,7 @@ fn an_invalid_value_is_rejected_when_the_pool_is_built_and_its_keyword_is_named(
         (format!("{azure}?entra_client_id=c"), "entra_client_id names an identity"),
         ("postgres://u@db.internal/d".to_owned(), "entra_scope="),
         ("postgres://u@%2Frun%2Fpostgresql/d".to_owned(), "Unix socket"),
-        ("postgres:///d".to_owned(), "host is missing"),
+        ("postgres:///d".to_owned(), "host must be set to the server's name"),
         ("postgres://a@contoso.com@db/d".to_owned(), "%40"),
         ("hostaddr=127.0.0.1".to_owned(), "hostaddr needs host as well"),
         ("sqlserver://u@h/d".to_owned(), "is for another database: use entra_pool::azure_sql"),

@@ -106,9 +106,12 @@ impl From<deadpool_postgres::PoolError> for Failure {
             postgres::Error::Login { source, .. } => {
                 session(source).map(|kind| format!("Login, {kind}"))
             }
-            postgres::Error::Pool(deadpool_postgres::PoolError::Timeout(limit)) => {
-                Some(format!("the pool's limit, {limit:?}"))
-            }
+            postgres::Error::Pool(error) => match &**error {
+                deadpool_postgres::PoolError::Timeout(limit) => {
+                    Some(format!("the pool's limit, {limit:?}"))
+                }
+                _ => None,
+            },
             _ => None,
         };
         Self {

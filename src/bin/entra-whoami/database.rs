@@ -39,12 +39,7 @@ impl Target {
             false if lower.contains(".postgres.") => format!("postgres://{text}/postgres"),
             false => format!("Server={text}"),
         };
-        // libpq and Npgsql use the keyword `host`, and no driver for Azure SQL does.
-        let is_postgres = ["postgres://", "postgresql://", "jdbc:postgresql:"]
-            .iter()
-            .any(|start| text.starts_with(start))
-            || lower.split([';', ' ', '\n']).any(|pair| pair.starts_with("host="));
-        if is_postgres {
+        if is_postgres(&text) {
             let (mut config, credential) = postgres::Config::parse_with_credential(&text)?;
             config = limit.into_iter().fold(config, postgres::Config::connect_timeout);
             let scope = config.token_scope()?;
@@ -56,6 +51,18 @@ impl Target {
             Ok(Self { database: Some(Database::AzureSql(config)), credential, scope })
         }
     }
+}
+
+fn is_postgres(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let schemes = ["postgres://", "postgresql", "jdbc:postgresql:"];
+    // No driver for Azure SQL has the keyword `host`. Npgsql also has `Server`.
+    text.contains(".postgres.")
+        || schemes.iter().any(|scheme| text.trim_start().starts_with(scheme))
+        || text
+            .replace(" =", "=")
+            .split([';', ' ', '\n', '"', '\''])
+            .any(|pair| pair.starts_with("host="))
 }
 
 impl Database {
@@ -101,6 +108,20 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_string_that_people_paste_is_given_to_its_database() {
+        let cases = [
+            (include_str!("../../../tests/cases/azure_sql_strings.tsv"), false),
+            (include_str!("../../../tests/cases/postgres_strings.tsv"), true),
+        ];
+        for (table, expected) in cases {
+            let rows = table.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+            for row in rows.filter(|row| row.get(1) == Some(&"ok")) {
+                assert_eq!(is_postgres(row[3]), expected, "{row:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_scope_is_derived_from_the_argument() {

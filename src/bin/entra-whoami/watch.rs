@@ -39,7 +39,12 @@ impl Subscriber for Stages {
             match field.name() {
                 "addresses" => report.note("addresses", value.trim_matches(['[', ']'])),
                 "stage" if value == Stage::Dial.to_string() => report.passed("resolve"),
-                "stage" if value == Stage::Negotiate.to_string() => report.passed("tcp"),
+                // With `Encrypt=Strict`, TLS comes first.
+                "stage"
+                    if [Stage::Negotiate, Stage::Tls].iter().any(|it| value == it.to_string()) =>
+                {
+                    report.passed("tcp");
+                }
                 "stage" if value == Stage::Login.to_string() => report.passed("tls"),
                 _ => {}
             }
