@@ -20,7 +20,7 @@ use crate::{
     image::PhotoName,
     pages,
     photos::Photos,
-    upload::{UPLOAD_LIMIT, Upload},
+    upload::{PHOTO_MB, UPLOAD_LIMIT, Upload},
 };
 
 #[derive(Clone)]
@@ -108,7 +108,7 @@ async fn add_review(
             errors.extend(photo.err());
             let form = forms::review(&restaurant, &upload.entry, &errors);
             return Err(if upload.is_cut {
-                let detail = "the photo must have at most 2 MB";
+                let detail = format!("the photo must have at most {PHOTO_MB} MB");
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).on(form)
             } else {
                 Problem::invalid(errors).on(form)
