@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use entra_pool::{azure_sql, postgres};
 use examples_common::{BoxError, Problem, health, html::Page};
 use futures_util::{Stream, stream};
 
@@ -65,7 +66,11 @@ fn texts(report: Report, format: Format) -> impl Stream<Item = Result<Bytes, Box
 
 async fn ready(State(source): State<Source>) -> Result<impl IntoResponse, Problem> {
     match &source.pool {
-        Pool::AzureSql(pool) => health::ready(pool.get()).await,
-        Pool::Postgres(pool) => health::ready(pool.get()).await,
+        Pool::AzureSql(pool) => {
+            health::ready(async { pool.get().await.map_err(azure_sql::Error::from) }).await
+        }
+        Pool::Postgres(pool) => {
+            health::ready(async { pool.get().await.map_err(postgres::Error::from) }).await
+        }
     }
 }

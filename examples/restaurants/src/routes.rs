@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Redirect},
     routing::{get, post},
 };
-use entra_pool::postgres::Pool;
+use entra_pool::postgres::{self, Pool};
 use examples_common::{Problem, entry::Check, health, html::Page};
 
 use crate::{
@@ -152,7 +152,7 @@ async fn script() -> impl IntoResponse {
 }
 
 async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
-    health::ready(app.pool.get()).await
+    health::ready(async { app.pool.get().await.map_err(postgres::Error::from) }).await
 }
 
 /// The ID after or before which a page begins: the value of the page's only parameter.
