@@ -85,6 +85,8 @@ async fn invalid_addresses_are_refused() {
     assert_eq!(application.get("/employees/7").await.problem(404), "there is no employee 7");
     let detail = application.get("/employees/ada").await.problem(400);
     assert_eq!(detail, "the ID of an employee is a whole number");
+    let detail = application.get("/employees?limit=1").await.problem(422);
+    assert_eq!(detail, "limit is not a parameter of this page");
     application.get("/employee").await.problem(404);
     application.send(Method::DELETE, "/employees/1", "", "").await.problem(405);
 }

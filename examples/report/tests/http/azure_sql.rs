@@ -94,6 +94,16 @@ async fn an_unknown_address_is_a_problem_document() {
 }
 
 #[tokio::test]
+async fn an_unknown_parameter_is_named() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    for path in ["/report/csv?limit=1", "/api/report/csv?code=KEY&limit=1"] {
+        let detail = application.get(path).await.problem(422);
+        assert_eq!(detail, "limit is not a parameter of this page", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_key_of_functions_is_not_logged() {
     let world = world().await;
     let application = start(&world, "").await;
