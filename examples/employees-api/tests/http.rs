@@ -1,6 +1,6 @@
 //! The application as a process, driven over HTTP.
 
-use examples_test_support::{Application, World};
+use examples_test_support::{Application, Browser, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -101,6 +101,17 @@ async fn the_start_page_lists_the_routes() {
         assert!(page.text.contains(&format!("href=\"{path}\"")), "{path}: {page:?}");
         assert_eq!(application.get(path).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_browser_opens_the_start_page() {
+    let world = world().await;
+    let application = start(&world).await;
+    let browser = Browser::start().await;
+    browser.open(application.address()).await;
+    assert_eq!(browser.title().await, "employees-api");
+    browser.is_accessible().await;
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 }
 
 #[tokio::test]

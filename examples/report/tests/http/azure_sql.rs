@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use examples_test_support::Application;
+use examples_test_support::{Application, Browser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -142,6 +142,17 @@ async fn the_start_page_lists_the_routes() {
         assert!(page.text.contains(&format!("href=\"{path}\"")), "{path}: {page:?}");
         assert_eq!(application.get(path).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_browser_opens_the_start_page() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    let browser = Browser::start().await;
+    browser.open(application.address()).await;
+    assert_eq!(browser.title().await, "report");
+    browser.is_accessible().await;
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 }
 
 #[tokio::test]
