@@ -1,9 +1,11 @@
 //! Health checks: whether the process runs, and whether it can serve requests.
 
+use std::error::Error;
+
 use axum::Json;
 use serde_json::{Value, json};
 
-use crate::problem::{DatabaseError, Problem};
+use crate::problem::Problem;
 
 /// `/health`: the process runs. It does not check the database, because an application should
 /// not be restarted when its database is unavailable.
@@ -16,7 +18,7 @@ pub async fn alive() -> Json<Value> {
 /// # Errors
 ///
 /// 503 with the last cause, if the pool cannot get a connection.
-pub async fn ready<C, E: DatabaseError>(
+pub async fn ready<C, E: Error + 'static>(
     connection: impl Future<Output = Result<C, E>>,
 ) -> Result<Json<Value>, Problem> {
     let connected = connection.await.map_err(|error| Problem::not_ready(&error));

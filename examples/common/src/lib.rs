@@ -14,7 +14,7 @@
 //!
 //! async fn application() -> Result<(), BoxError> {
 //!     let pool = azure_sql::pool_from_env()?;
-//!     pool.manager().connector().warm_up(&pool, 1).await?;
+//!     pool.manager().connector().warm_up(&pool, 1).await.map_err(azure_sql::Error::from)?;
 //!     let router = axum::Router::new().with_state(pool.clone());
 //!     serve(router, settings::listen()?, azure_sql::close_and_wait(&pool)).await?;
 //!     Ok(())

@@ -31,7 +31,7 @@ pub async fn run(application: impl Future<Output = Result<(), BoxError>>) -> Exi
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = causes(&*error).join(": "), "failed");
+            tracing::error!(error = causes(&*error).join(": "), "stopped with an error");
             ExitCode::FAILURE
         }
     }

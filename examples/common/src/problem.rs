@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use entra_pool::{
-    azure_sql::{self, deadpool::managed::PoolError, tiberius},
+    azure_sql::{self, tiberius},
     postgres::{self, tokio_postgres},
 };
 use serde::Serialize;
@@ -54,41 +54,6 @@ pub struct FieldError {
     pub field: String,
     /// The error, as a sentence whose subject is the field.
     pub detail: String,
-}
-
-/// An error of a database or its pool.
-pub trait DatabaseError: Error + Sized + 'static {
-    /// Whether a retry may succeed.
-    fn is_transient(&self) -> bool;
-}
-
-impl<E: DatabaseError> DatabaseError for PoolError<E> {
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Backend(error) => error.is_transient(),
-            // All connections are in use, or the application is stopping.
-            Self::Timeout(_) | Self::Closed => true,
-            _ => false,
-        }
-    }
-}
-
-impl DatabaseError for azure_sql::Error {
-    fn is_transient(&self) -> bool {
-        self.is_transient()
-    }
-}
-
-impl DatabaseError for tiberius::error::Error {
-    fn is_transient(&self) -> bool {
-        azure_sql::is_transient(self)
-    }
-}
-
-impl DatabaseError for tokio_postgres::Error {
-    fn is_transient(&self) -> bool {
-        postgres::is_transient(self)
-    }
 }
 
 impl Problem {
@@ -198,9 +163,31 @@ fn meaning(status: StatusCode) -> &'static str {
     }
 }
 
-impl<E: DatabaseError> From<E> for Problem {
-    fn from(error: E) -> Self {
+/// Without the text that deadpool adds to the error of a connect.
+impl From<azure_sql::PoolError> for Problem {
+    fn from(error: azure_sql::PoolError) -> Self {
+        let error = azure_sql::Error::from(error);
         Self::of(&error, error.is_transient())
+    }
+}
+
+/// Without the text that deadpool adds to the error of a connect.
+impl From<postgres::PoolError> for Problem {
+    fn from(error: postgres::PoolError) -> Self {
+        let error = postgres::Error::from(error);
+        Self::of(&error, error.is_transient())
+    }
+}
+
+impl From<tiberius::error::Error> for Problem {
+    fn from(error: tiberius::error::Error) -> Self {
+        Self::of(&error, azure_sql::is_transient(&error))
+    }
+}
+
+impl From<tokio_postgres::Error> for Problem {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::of(&error, postgres::is_transient(&error))
     }
 }
 

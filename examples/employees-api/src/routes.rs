@@ -1,15 +1,15 @@
 use axum::{
     Json, Router,
     extract::{
-        DefaultBodyLimit, Path, State,
+        DefaultBodyLimit, Path, Query, State,
         rejection::{JsonRejection, PathRejection},
     },
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
-use entra_pool::azure_sql::Pool;
-use examples_common::{Problem, health, html::Page};
+use entra_pool::azure_sql::{self, Pool};
+use examples_common::{Problem, entry::Check, health, html::Page};
 
 use crate::{
     database,
@@ -52,7 +52,15 @@ async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(employee)))
 }
 
-async fn list(State(pool): State<Pool>) -> Result<Json<Vec<Employee>>, Problem> {
+async fn list(
+    State(pool): State<Pool>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Json<Vec<Employee>>, Problem> {
+    let mut check = Check::default();
+    for (name, _) in &parameters {
+        check.unknown(name);
+    }
+    check.passed(()).map_err(Problem::invalid)?;
     Ok(Json(database::list(&pool).await?))
 }
 
@@ -71,5 +79,5 @@ async fn by_id(
 }
 
 async fn ready(State(pool): State<Pool>) -> Result<impl IntoResponse, Problem> {
-    health::ready(pool.get()).await
+    health::ready(async { pool.get().await.map_err(azure_sql::Error::from) }).await
 }

@@ -1,6 +1,6 @@
 //! The application as a process, driven over HTTP.
 
-use examples_test_support::{Application, World};
+use examples_test_support::{Application, Browser, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -85,6 +85,8 @@ async fn invalid_addresses_are_refused() {
     assert_eq!(application.get("/employees/7").await.problem(404), "there is no employee 7");
     let detail = application.get("/employees/ada").await.problem(400);
     assert_eq!(detail, "the ID of an employee is a whole number");
+    let detail = application.get("/employees?limit=1").await.problem(422);
+    assert_eq!(detail, "limit is not a parameter of this page");
     application.get("/employee").await.problem(404);
     application.send(Method::DELETE, "/employees/1", "", "").await.problem(405);
 }
@@ -99,6 +101,17 @@ async fn the_start_page_lists_the_routes() {
         assert!(page.text.contains(&format!("href=\"{path}\"")), "{path}: {page:?}");
         assert_eq!(application.get(path).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_browser_opens_the_start_page() {
+    let world = world().await;
+    let application = start(&world).await;
+    let browser = Browser::start().await;
+    browser.open(application.address()).await;
+    assert_eq!(browser.title().await, "employees-api");
+    browser.is_accessible().await;
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 }
 
 #[tokio::test]
@@ -150,7 +163,8 @@ async fn the_log_is_one_json_object_per_line_with_causes_and_without_tokens() {
     let cause = unavailable["fields"]["error"].as_str().expect(&stopped);
     assert!(cause.contains("Connection refused"), "{unavailable}");
     let last = second.last().unwrap();
-    assert_eq!((&last["level"], &last["fields"]["message"]), (&json!("ERROR"), &json!("failed")));
+    assert_eq!(last["level"], "ERROR", "{last}");
+    assert_eq!(last["fields"]["message"], "stopped with an error", "{last}");
     let advice = format!("CREATE USER [{user}] FROM EXTERNAL PROVIDER");
     assert!(last["fields"]["error"].as_str().expect(&failed).contains(&advice), "{last}");
     // Tokens are JWTs, which begin with these characters.

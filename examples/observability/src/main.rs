@@ -20,7 +20,7 @@ use std::{
 
 use entra_pool::{
     azure_sql,
-    credential::{DefaultCredential, Environment},
+    credential::{self, DefaultCredential, Environment},
     postgres,
     token::Identity,
 };
@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
     match application().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = &*error as &dyn Error, "ended");
+            tracing::error!(error = &*error as &dyn Error, "stopped with an error");
             ExitCode::FAILURE
         }
     }
@@ -65,10 +65,8 @@ async fn application() -> Result<(), BoxError> {
     let metrics = telemetry::metrics()?;
     let size = variable("POOL_SIZE").map_or(Ok(4), |size| size.parse())?;
     let mut emulator = None;
-    let (azure_sql, postgres) = match (variable(AZURE_SQL), variable(POSTGRES)) {
-        (Some(azure_sql), Some(postgres)) => {
-            (azure_sql::connector(&azure_sql)?, postgres::connector(&postgres)?)
-        }
+    let (credential, azure_sql, postgres) = match (variable(AZURE_SQL), variable(POSTGRES)) {
+        (Some(azure_sql), Some(postgres)) => (credential::from_env()?, azure_sql, postgres),
         // For a demonstration, the emulator runs in this process. Your service has only the
         // branch above.
         (None, None) => {
@@ -77,14 +75,14 @@ async fn application() -> Result<(), BoxError> {
             emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 60);
             let environment = Environment::from_pairs(emulator.env());
             let credential = DefaultCredential::new().environment(environment).build()?;
-            let identity = Identity::new(credential);
-            (
-                azure_sql::connector_with(&identity, &emulator.azure_sql_string())?,
-                postgres::connector_with(&identity, &emulator.postgres_url())?,
-            )
+            (credential, emulator.azure_sql_string(), emulator.postgres_url())
         }
         _ => return Err(format!("set both {AZURE_SQL} and {POSTGRES}, or neither").into()),
     };
+    // Both databases share it. It caches a token for each.
+    let identity = Identity::new(credential);
+    let azure_sql = azure_sql::connector_with(&identity, &azure_sql)?;
+    let postgres = postgres::connector_with(&identity, &postgres)?;
     // With the emulator, there is load from the start.
     let load = AtomicU32::new(if emulator.is_some() { 20 } else { 0 });
     let app = Arc::new(App {
@@ -98,6 +96,11 @@ async fn application() -> Result<(), BoxError> {
         samples: watch::Sender::default(),
         metrics,
     });
+    if app.emulator.is_none() {
+        // Connects, so that a wrong setting or a missing user is reported now.
+        let [azure_sql, postgres] = &app.pools;
+        tokio::try_join!(azure_sql.warm_up(), postgres.warm_up())?;
+    }
     tokio::spawn(load::run(app.clone()));
     tokio::spawn(samples::take(app.clone()));
 

@@ -30,7 +30,7 @@ enum Database {
 }
 
 /// The checkouts since the last sample.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Observed {
     pub(crate) checkouts: Vec<Duration>,
     pub(crate) failures: u32,
@@ -118,7 +118,12 @@ impl Pool {
         change(&mut self.observed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the observations since the last call.
+    /// Returns the observations since the last sample.
+    pub(crate) fn observed(&self) -> Observed {
+        self.observe(|observed| observed.clone())
+    }
+
+    /// Returns the observations since the last call, for a sample.
     pub(crate) fn take_observed(&self) -> Observed {
         self.observe(|observed| {
             let error = observed.error.clone();
@@ -132,6 +137,29 @@ impl Pool {
             Database::AzureSql(pool) => pool.manager().connector().pool_name(),
             Database::Postgres(_, connector) => connector.pool_name(),
         }
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn warm_up(&self) -> Result<(), BoxError> {
+        match &self.database {
+            Database::AzureSql(pool) => {
+                let connector = pool.manager().connector();
+                connector.warm_up(pool, 1).await.map_err(azure_sql::Error::from)?;
+            }
+            Database::Postgres(pool, connector) => {
+                connector.warm_up(pool, 1).await.map_err(postgres::Error::from)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks out a connection. This is not counted as a request.
+    pub(crate) async fn check(&self) -> Result<(), BoxError> {
+        match &self.database {
+            Database::AzureSql(pool) => drop(pool.get().await.map_err(azure_sql::Error::from)?),
+            Database::Postgres(pool, _) => drop(pool.get().await.map_err(postgres::Error::from)?),
+        }
+        Ok(())
     }
 
     pub(crate) fn status(&self) -> Status {

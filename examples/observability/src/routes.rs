@@ -1,5 +1,7 @@
 use std::{
     convert::Infallible,
+    error::Error,
+    iter::successors,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -18,13 +20,14 @@ use axum::{
 use entra_pool::telemetry;
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
 use crate::{
     App, BoxError,
     pool::{Failed, Session},
-    samples::{Sample, sample},
+    samples::{self, Sample},
 };
 
 const HTML: (&str, &str) = ("text/html; charset=utf-8", include_str!("page/index.html"));
@@ -45,6 +48,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/events", get(events))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
         .route("/azure-sql", get(ask::<0>))
         .route("/postgres", get(ask::<1>))
         // These require JSON, which another site's page cannot make a browser send.
@@ -89,7 +94,7 @@ async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<Ev
 }
 
 async fn status(State(app): State<Arc<App>>) -> Json<Sample> {
-    Json(sample(&app))
+    Json(samples::current(&app))
 }
 
 /// Sets the gauges. The other metrics were recorded when they were measured.
@@ -98,6 +103,37 @@ async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         telemetry::pool_status(pool.name(), pool.status());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render())
+}
+
+/// The process runs. It does not check the databases, because the service should not be restarted
+/// when a database is unavailable.
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+/// 200 if both pools have a connection, else 503 with the cause.
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
+    let [azure_sql, postgres] = &app.pools;
+    let (of_azure_sql, of_postgres) = tokio::join!(azure_sql.check(), postgres.check());
+    let mut causes = Vec::new();
+    for (pool, checked) in [(azure_sql, of_azure_sql), (postgres, of_postgres)] {
+        if let Err(error) = checked {
+            let error = &*error as &dyn Error;
+            tracing::warn!(pool = pool.title, error, "not ready");
+            causes.push(format!("{}: {}", pool.title, last_cause(error)));
+        }
+    }
+    if causes.is_empty() {
+        (StatusCode::OK, Json(json!({ "status": "ready" })))
+    } else {
+        let body = json!({ "status": "not ready", "cause": causes.join("; ") });
+        (StatusCode::SERVICE_UNAVAILABLE, Json(body))
+    }
+}
+
+fn last_cause(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |error| (*error).source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
 }
 
 async fn ask<const POOL: usize>(State(app): State<Arc<App>>) -> Result<Json<Session>, Failed> {
@@ -150,7 +186,7 @@ impl IntoResponse for Fault {
         match self {
             Self::NotEmulated => (StatusCode::NOT_FOUND, "faults require the emulator"),
             Self::Failed(error) => {
-                tracing::error!(error = &*error as &dyn std::error::Error, "cannot set the fault");
+                tracing::error!(error = &*error as &dyn Error, "cannot set the fault");
                 (StatusCode::INTERNAL_SERVER_ERROR, "the emulator failed: see the log")
             }
         }

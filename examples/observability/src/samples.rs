@@ -9,7 +9,10 @@ use std::{
 use serde::Serialize;
 use tokio::time::interval;
 
-use crate::{App, pool::Pool};
+use crate::{
+    App,
+    pool::{Observed, Pool},
+};
 
 /// Two minutes of samples, each as JSON.
 pub(crate) type Samples = VecDeque<Arc<str>>;
@@ -63,7 +66,7 @@ pub(crate) async fn take(app: Arc<App>) {
     let mut interval = interval(Duration::from_secs(1));
     loop {
         interval.tick().await;
-        match serde_json::to_string(&sample(&app)) {
+        match serde_json::to_string(&sample(&app, Pool::take_observed)) {
             Ok(json) => app.samples.send_modify(|samples| {
                 samples.truncate(KEPT - 1);
                 samples.push_front(json.into());
@@ -73,10 +76,16 @@ pub(crate) async fn take(app: Arc<App>) {
     }
 }
 
-pub(crate) fn sample(app: &App) -> Sample {
+/// Returns the current values. The counts are those since the last sample, and the next sample has
+/// them as well.
+pub(crate) fn current(app: &App) -> Sample {
+    sample(app, Pool::observed)
+}
+
+fn sample(app: &App, observed: impl Fn(&Pool) -> Observed) -> Sample {
     let [azure_sql, postgres] = &app.pools;
     Sample {
-        pools: [of_pool(azure_sql), of_pool(postgres)],
+        pools: [of_pool(azure_sql, observed(azure_sql)), of_pool(postgres, observed(postgres))],
         load: app.load.load(Ordering::Relaxed),
         identity_is_down: app
             .emulator
@@ -85,8 +94,8 @@ pub(crate) fn sample(app: &App) -> Sample {
     }
 }
 
-fn of_pool(pool: &Pool) -> PoolSample {
-    let (status, report, mut observed) = (pool.status(), pool.report(), pool.take_observed());
+fn of_pool(pool: &Pool, mut observed: Observed) -> PoolSample {
+    let (status, report) = (pool.status(), pool.report());
     observed.checkouts.sort_unstable();
     let quantile = |share: usize| {
         let last = observed.checkouts.len().checked_sub(1)?;

@@ -1,6 +1,8 @@
 //! The service as a process, driven over HTTP, scraped, and looked at with a browser.
 
-use std::collections::BTreeSet;
+#![allow(clippy::disallowed_methods)] // Uses real processes.
+
+use std::{cell::Cell, collections::BTreeSet, time::Duration};
 
 use entra_pool_emulator::{azure_sql::ServerError, emulator::Emulator};
 use examples_test_support::{Application, Browser};
@@ -16,15 +18,21 @@ async fn start(environment: impl IntoIterator<Item = (&'static str, String)>) ->
     Application::start(env!("CARGO_BIN_EXE_observability"), environment).await
 }
 
-/// Starts the service against the test's emulator, with one connection to each database.
-async fn start_against(emulator: &Emulator) -> Application {
+/// The environment of the service with the test's emulator, and with one connection to each
+/// database.
+fn environment(emulator: &Emulator) -> Vec<(&'static str, String)> {
     let mut environment = emulator.env();
     let azure_sql = format!("{};Connect Timeout=5", emulator.azure_sql_string());
     environment.push(("AZURE_SQL_CONNECTIONSTRING", azure_sql));
     environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", emulator.postgres_url()));
     environment.push(("POOL_SIZE", "1".to_owned()));
     environment.push(("RUST_LOG", "info,entra_pool::telemetry=debug".to_owned()));
-    start(environment).await
+    environment
+}
+
+/// Starts the service against the test's emulator.
+async fn start_against(emulator: &Emulator) -> Application {
+    start(environment(emulator)).await
 }
 
 async fn json(service: &Application, path: &str) -> Value {
@@ -261,13 +269,24 @@ async fn spans_are_in_the_log_and_tokens_are_not() {
 #[tokio::test]
 async fn an_outage_is_reported_in_the_status_and_scrapes_continue() {
     let emulator = emulator().await;
+    // Long enough for the first connections, and short, because this test waits for the expiry.
+    emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 10);
     let service = start_against(&emulator).await;
     emulator.identity().go_away().await.unwrap();
+    // PostgreSQL checks a token only at the login, and the first token remains usable for a while.
+    let status = loop {
+        emulator.postgres().cut_connections().await;
+        service.get("/postgres").await;
+        let status = json(&service, "/status").await;
+        let error = status["pools"][1]["error"].as_str().unwrap_or_default();
+        if error.contains("cannot get a token") {
+            break status;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
     assert_eq!(service.get("/postgres").await.status, 503);
-    let status = json(&service, "/status").await;
     let [azure_sql, postgres] = [0, 1].map(|at| &status["pools"][at]);
     assert_eq!(azure_sql["error"], Value::Null, "{status}");
-    assert!(postgres["error"].as_str().unwrap().contains("cannot get a token"), "{status}");
     assert!(postgres["token"]["failures"].as_u64() >= Some(1), "{status}");
     let failed = ["entra_pool_token_outcome=\"failed\"", "ossrdbms"];
     assert!(value(&scrape(&service).await, "entra_pool_token_requests_total", &failed) >= 1.0);
@@ -281,6 +300,66 @@ async fn an_outage_is_reported_in_the_status_and_scrapes_continue() {
         (Method::POST, "/faults/cut", Value::Null),
     ] {
         assert_eq!(send(&service, method, path, &body).await, 404, "{path}");
+    }
+}
+
+/// The charts need every request, so `/status` must leave the counts to the next sample.
+#[tokio::test]
+async fn the_status_does_not_change_the_samples() {
+    let emulator = emulator().await;
+    let service = start_against(&emulator).await;
+    for _ in 0..3 {
+        assert_eq!(service.get("/azure-sql").await.status, 200);
+        json(&service, "/status").await;
+    }
+    let (samples, checkouts) = (Cell::new(0), Cell::new(0));
+    sample_of(&service, |sample| {
+        samples.set(samples.get() + 1);
+        let counted = sample["pools"][0]["checkouts"].as_u64().unwrap();
+        checkouts.set(checkouts.get() + counted);
+        checkouts.get() == 3 || samples.get() == 10
+    })
+    .await;
+    assert_eq!(checkouts.get(), 3);
+}
+
+#[tokio::test]
+async fn ready_reports_the_cause_and_health_does_not_use_the_databases() {
+    let emulator = emulator().await;
+    // A connect fails at once, without retries, while the server is unavailable.
+    let environment = environment(&emulator)
+        .into_iter()
+        .map(|(name, value)| (name, value.replace("Connect Timeout=5", "ConnectRetryCount=0")));
+    let service = start(environment).await;
+    assert_eq!(json(&service, "/health").await["status"], "alive");
+    assert_eq!(json(&service, "/ready").await["status"], "ready");
+    emulator.azure_sql().go_away().await.unwrap();
+    assert_eq!(json(&service, "/health").await["status"], "alive");
+    let answer = service.get("/ready").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let cause = answer.json()["cause"].as_str().unwrap().to_owned();
+    assert!(cause.starts_with("Azure SQL: ") && cause.contains("Connection refused"), "{cause}");
+    assert!(!cause.contains("PostgreSQL"), "{cause}");
+    emulator.azure_sql().come_back().unwrap();
+    service.recovers("/ready").await;
+    // Health checks are not requests.
+    assert_eq!(json(&service, "/status").await["pools"][0]["failures"], 0);
+}
+
+#[tokio::test]
+async fn a_wrong_database_name_is_reported_at_start() {
+    let emulator = emulator().await;
+    for (database, wrong) in
+        [("Database=orders;", "Database=nowhere;"), ("/restaurant?", "/nowhere?")]
+    {
+        let mut environment = environment(&emulator);
+        for (_, value) in &mut environment {
+            *value = value.replace(database, wrong);
+        }
+        let log = Application::fails(env!("CARGO_BIN_EXE_observability"), environment).await;
+        assert!(log.contains("stopped with an error"), "{log}");
+        assert!(log.contains("the database does not exist"), "{log}");
+        assert!(!log.contains("creating a new object") && !log.contains("listening"), "{log}");
     }
 }
 

@@ -61,19 +61,21 @@ async fn print() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Gets a connection, so that a wrong setting or a missing user is reported at the start.
+/// Connects, so that a wrong setting or a missing user is reported at the start.
 async fn source() -> Result<Source, BoxError> {
     let query = settings::optional("REPORT_QUERY")?.unwrap_or_else(|| QUERY.to_owned());
     let database = settings::optional::<String>("REPORT_DATABASE")?;
     let pool = match database.as_deref() {
         None | Some("azure-sql") => {
-            let pool = sql::pool_from_env()?;
-            drop(pool.get().await?);
+            let connector = sql::connector_from_env()?;
+            let pool = connector.pool();
+            connector.warm_up(&pool, 1).await.map_err(sql::Error::from)?;
             Pool::AzureSql(pool)
         }
         Some("postgresql") => {
-            let pool = pg::pool_from_env()?;
-            drop(pool.get().await.map_err(pg::Error::from)?);
+            let connector = pg::connector_from_env()?;
+            let pool = connector.pool();
+            connector.warm_up(&pool, 1).await.map_err(pg::Error::from)?;
             Pool::Postgres(pool)
         }
         Some(_) => return Err(settings::invalid("REPORT_DATABASE", "use azure-sql or postgresql")),

@@ -1,12 +1,13 @@
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
-use examples_common::{BoxError, Problem, health, html::Page};
+use entra_pool::{azure_sql, postgres};
+use examples_common::{BoxError, Problem, entry::Check, health, html::Page};
 use futures_util::{Stream, stream};
 
 use crate::{
@@ -39,10 +40,17 @@ fn index() -> Page {
 async fn report(
     State(source): State<Source>,
     Path(format): Path<String>,
+    Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let format: Format = format
         .parse()
         .map_err(|()| Problem::not_found("there is a report as csv, json and table"))?;
+    let mut check = Check::default();
+    // Functions forwards the caller's key as `code`.
+    for (name, _) in parameters.iter().filter(|(name, _)| name != "code") {
+        check.unknown(name);
+    }
+    check.passed(()).map_err(Problem::invalid)?;
     let report = source.run().await?;
     let headers = [(header::CONTENT_TYPE, format.content_type())];
     Ok((headers, Body::from_stream(texts(report, format))).into_response())
@@ -65,7 +73,11 @@ fn texts(report: Report, format: Format) -> impl Stream<Item = Result<Bytes, Box
 
 async fn ready(State(source): State<Source>) -> Result<impl IntoResponse, Problem> {
     match &source.pool {
-        Pool::AzureSql(pool) => health::ready(pool.get()).await,
-        Pool::Postgres(pool) => health::ready(pool.get()).await,
+        Pool::AzureSql(pool) => {
+            health::ready(async { pool.get().await.map_err(azure_sql::Error::from) }).await
+        }
+        Pool::Postgres(pool) => {
+            health::ready(async { pool.get().await.map_err(postgres::Error::from) }).await
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     database::Restaurant,
     entry::{CONTENT, DESCRIPTION, NAME, RestaurantEntry, ReviewEntry},
     pages::navigation,
+    upload::{PHOTO_LIMIT, PHOTO_MB},
 };
 
 /// A field of a form.
@@ -37,7 +38,7 @@ pub(crate) fn restaurant(entry: &RestaurantEntry, errors: &[FieldError]) -> Page
 
 /// A browser does not keep the photo of a submitted form, so the page asks for it again.
 pub(crate) fn review(restaurant: &Restaurant, entry: &ReviewEntry, errors: &[FieldError]) -> Page {
-    let mut hint = "JPEG, PNG, GIF or WebP, up to 2 MB. Optional.".to_owned();
+    let mut hint = format!("JPEG, PNG, GIF or WebP, up to {PHOTO_MB} MB. Optional.");
     if !errors.is_empty() {
         hint += " Choose the photo again: browsers do not keep it.";
     }
@@ -56,7 +57,7 @@ pub(crate) fn review(restaurant: &Restaurant, entry: &ReviewEntry, errors: &[Fie
             (ratings(rating, &entry.rating))
             (content.lines(&entry.content, CONTENT))
             (photo.around(html! {
-                input #photo type="file" name="photo" data-bytes=(2 * 1024 * 1024)
+                input #photo type="file" name="photo" data-bytes=(PHOTO_LIMIT)
                     accept="image/jpeg,image/png,image/gif,image/webp"
                     aria-describedby=(photo.described_by()) aria-invalid=(photo.is_wrong());
             }))

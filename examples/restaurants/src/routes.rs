@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Redirect},
     routing::{get, post},
 };
-use entra_pool::postgres::Pool;
+use entra_pool::postgres::{self, Pool};
 use examples_common::{Problem, entry::Check, health, html::Page};
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     image::PhotoName,
     pages,
     photos::Photos,
-    upload::{UPLOAD_LIMIT, Upload},
+    upload::{PHOTO_MB, UPLOAD_LIMIT, Upload},
 };
 
 #[derive(Clone)]
@@ -108,7 +108,7 @@ async fn add_review(
             errors.extend(photo.err());
             let form = forms::review(&restaurant, &upload.entry, &errors);
             return Err(if upload.is_cut {
-                let detail = "the photo must have at most 2 MB";
+                let detail = format!("the photo must have at most {PHOTO_MB} MB");
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).on(form)
             } else {
                 Problem::invalid(errors).on(form)
@@ -152,7 +152,7 @@ async fn script() -> impl IntoResponse {
 }
 
 async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
-    health::ready(app.pool.get()).await
+    health::ready(async { app.pool.get().await.map_err(postgres::Error::from) }).await
 }
 
 /// The ID after or before which a page begins: the value of the page's only parameter.

@@ -8,8 +8,11 @@ use examples_common::problem::FieldError;
 
 use crate::{entry::ReviewEntry, image::ImageType};
 
+/// The largest photo, in MB.
+pub(crate) const PHOTO_MB: usize = 2;
+
 /// The largest photo, in bytes.
-const PHOTO_LIMIT: usize = 2 * 1024 * 1024;
+pub(crate) const PHOTO_LIMIT: usize = PHOTO_MB * 1024 * 1024;
 
 /// The largest other field, in bytes: more than the checks accept.
 const TEXT_LIMIT: usize = 16 * 1024;
@@ -55,7 +58,7 @@ impl Upload {
     pub(crate) fn photo(&self) -> Result<Option<(&[u8], ImageType)>, FieldError> {
         let error = |detail: &str| FieldError { field: "photo".to_owned(), detail: detail.into() };
         if self.is_cut || self.photo.len() > PHOTO_LIMIT {
-            return Err(error("must have at most 2 MB"));
+            return Err(error(&format!("must have at most {PHOTO_MB} MB")));
         }
         if self.photo.is_empty() {
             return Ok(None);

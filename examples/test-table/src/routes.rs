@@ -4,7 +4,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use entra_pool::azure_sql::Pool;
+use entra_pool::azure_sql::{self, Pool};
 use examples_common::{Problem, entry::Check, health, html::Page};
 use maud::html;
 
@@ -64,5 +64,5 @@ fn page(Values { values, next }: &Values, is_first: bool) -> Page {
 }
 
 async fn ready(State(pool): State<Pool>) -> Result<impl IntoResponse, Problem> {
-    health::ready(pool.get()).await
+    health::ready(async { pool.get().await.map_err(azure_sql::Error::from) }).await
 }

@@ -18,10 +18,10 @@ async fn main() -> ExitCode {
 async fn application() -> Result<(), BoxError> {
     let listen = settings::listen()?;
     let size = settings::optional("POOL_SIZE")?.map_or(1, NonZeroUsize::get);
-    let connector = azure_sql::pool_from_env()?.manager().connector().clone();
+    let connector = azure_sql::connector_from_env()?;
     let pool = connector.pool_builder().max_size(size).build();
     // Connects, so that a wrong setting or a missing user is reported now.
-    connector.warm_up(&pool, 1).await?;
+    connector.warm_up(&pool, 1).await.map_err(azure_sql::Error::from)?;
     serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

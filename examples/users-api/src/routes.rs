@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use entra_pool::azure_sql::Pool;
+use entra_pool::azure_sql::{self, Pool};
 use examples_common::{Problem, entry::Check, health, html};
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -155,5 +155,5 @@ async fn by_id(
 }
 
 async fn ready(State(pool): State<Pool>) -> Result<impl IntoResponse, Problem> {
-    health::ready(pool.get()).await
+    health::ready(async { pool.get().await.map_err(azure_sql::Error::from) }).await
 }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use examples_test_support::Application;
+use examples_test_support::{Application, Browser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -94,6 +94,16 @@ async fn an_unknown_address_is_a_problem_document() {
 }
 
 #[tokio::test]
+async fn an_unknown_parameter_is_named() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    for path in ["/report/csv?limit=1", "/api/report/csv?code=KEY&limit=1"] {
+        let detail = application.get(path).await.problem(422);
+        assert_eq!(detail, "limit is not a parameter of this page", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_key_of_functions_is_not_logged() {
     let world = world().await;
     let application = start(&world, "").await;
@@ -132,6 +142,17 @@ async fn the_start_page_lists_the_routes() {
         assert!(page.text.contains(&format!("href=\"{path}\"")), "{path}: {page:?}");
         assert_eq!(application.get(path).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_browser_opens_the_start_page() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    let browser = Browser::start().await;
+    browser.open(application.address()).await;
+    assert_eq!(browser.title().await, "report");
+    browser.is_accessible().await;
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 }
 
 #[tokio::test]
