@@ -270,7 +270,7 @@ async fn spans_are_in_the_log_and_tokens_are_not() {
 async fn an_outage_is_reported_in_the_status_and_scrapes_continue() {
     let emulator = emulator().await;
     // Long enough for the first connections, and short, because this test waits for the expiry.
-    emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 10);
+    emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 4);
     let service = start_against(&emulator).await;
     emulator.identity().go_away().await.unwrap();
     // PostgreSQL checks a token only at the login, and the first token remains usable for a while.
