@@ -6,8 +6,8 @@
 //! `tests/model/mutants` applies each patch and expects a failure.
 #![allow(dead_code, clippy::pedantic)]
 
-#[path = "model/orphans.rs"]
-mod orphans;
+#[path = "model/abandoned.rs"]
+mod abandoned;
 #[path = "model/returned.rs"]
 mod returned;
 

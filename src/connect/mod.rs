@@ -5,10 +5,10 @@
 // A database implements `Driver`, which makes one attempt and classifies its errors. This module
 // handles tokens, telemetry and time, and does not depend on any driver.
 
+mod abandoned;
 mod attempt;
-mod flights;
+mod login_tasks;
 mod metrics;
-mod orphans;
 mod pool;
 mod pool_state;
 mod refusals;

@@ -11,7 +11,7 @@ use deadpool::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{ConnectorMetrics, Driver, Engine, flights::LoginTasks, pool::fill};
+use super::{ConnectorMetrics, Driver, Engine, login_tasks::LoginTasks, pool::fill};
 use crate::{single_task::SingleTask, token::TokenCache};
 
 /// The state of one pool. Its manager owns it. `C` is the result of a login.

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{runtime, task::JoinHandle, task::yield_now};
 
-use super::{flights::LoginTasks, *};
+use super::{login_tasks::LoginTasks, *};
 use crate::{
     clock::ManualClock,
     telemetry::Database,

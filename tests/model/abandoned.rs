@@ -9,7 +9,7 @@ use shuttle::{
     thread,
 };
 
-#[path = "../../src/connect/orphans.rs"]
+#[path = "../../src/connect/abandoned.rs"]
 mod actual;
 
 use actual::AbandonedLogins;

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{Instrument, Span};
 
-use super::{orphans::AbandonedLogins, retry::MIN_LOGIN_TIME};
+use super::{abandoned::AbandonedLogins, retry::MIN_LOGIN_TIME};
 use crate::{
     clock::{self, Clock, Elapsed},
     lock::Lock,
