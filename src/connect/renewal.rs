@@ -45,8 +45,7 @@ impl Renewals {
         }
         if tokens.came_since(refused, attempt.began) {
             return Err(
-                "The token is new (it was requested for this login), so no other token was \
-                        requested."
+                "The token is new (it was requested for this login), so no other token was requested."
                     .to_owned(),
             );
         }

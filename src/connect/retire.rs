@@ -52,7 +52,7 @@ impl RetireReason {
         ),
         (Self::Age, "age", "it reached its maximum lifetime"),
         (Self::Idle, "idle", "it reached its idle timeout"),
-        (Self::TokenExpiry, "token_expiry", "its token expires soon"),
+        (Self::TokenExpiry, "token_expiry", "the token of its login expires soon"),
         (Self::Recycling, "recycling", "its session could not be cleaned"),
         (Self::Silent, "silent", "another connection to this server just failed its health check"),
     ];
