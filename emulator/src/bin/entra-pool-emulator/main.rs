@@ -80,7 +80,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     print!("{}", arguments.print.write(&services.variables));
     // Afterwards, so that a caller who waits for this finds all variables in the output.
     services.set_ready();
-    tracing::info!("ready: Ctrl-C stops the emulator and removes its files");
+    tracing::info!("ready: Ctrl-C stops the emulator and removes its temporary files");
     signals.any().await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

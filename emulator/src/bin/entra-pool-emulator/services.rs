@@ -56,7 +56,7 @@ impl Services {
         let mut applications = settings.applications().map_err(Failure::Settings)?;
         let tenant = Tenant::start(TenantOptions {
             host_names: settings.host_name.clone().unwrap_or_default(),
-            folder: settings.ca_dir.clone(),
+            folder: settings.ca_dir.clone().map(|it| std::path::absolute(&it).unwrap_or(it)),
             identity: IdentityOptions {
                 bind: settings.bind,
                 port: settings.identity_port(),

@@ -46,7 +46,7 @@ impl Format {
                 Self::Dotenv | Self::Json => format!("{name}={value}\n"),
             });
         }
-        text.push_str("# Ctrl-C stops everything and removes its files.\n");
+        text.push_str("# Ctrl-C stops everything and removes its temporary files.\n");
         text
     }
 }
@@ -59,7 +59,7 @@ mod tests {
     fn every_format_keeps_the_value() {
         let value = r#"Server=tcp:a,1;CA="/b c";Password='d'"#.to_owned();
         let variables = [Variable { name: "NAME", value: value.clone(), comment: "What it is" }];
-        let last = "# Ctrl-C stops everything and removes its files.\n";
+        let last = "# Ctrl-C stops everything and removes its temporary files.\n";
         for (format, line) in [
             (Format::Sh, r#"export NAME='Server=tcp:a,1;CA="/b c";Password='\''d'\'''"#),
             (Format::PowerShell, r#"$env:NAME = 'Server=tcp:a,1;CA="/b c";Password=''d'''"#),
