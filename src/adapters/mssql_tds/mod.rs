@@ -1,7 +1,8 @@
 //! Azure SQL with Microsoft's own driver, [`mssql_tds`] (feature `unstable-mssql-tds`).
 //!
-//! Use it for features that tiberius does not have: typed bulk copy, table-valued parameters,
-//! vectors, and Always Encrypted.
+//! Use it for features that tiberius does not have: typed bulk copy, table-valued parameters of
+//! every request (tiberius sends them only to procedures and functions), vectors, and Always
+//! Encrypted.
 //!
 //! **This module is not covered by semantic versioning.** The driver has a release every month, and
 //! each minor version is incompatible with the previous one. A minor or patch version of this crate
